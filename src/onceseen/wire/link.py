@@ -1,0 +1,185 @@
+"""What server, worker and supervisor say to each other; each message is the header of one frame (msgpack).
+
+    worker                                   server
+      Hello ─────────────────────────────────►        who I am
+      ◄───────────────────────────────── Load          this model, from this directory
+      Ready / LoadFailed ────────────────────►        warm, and what an image costs
+      ◄───────────────────────────────── Batch         lease number, images (payload: their bytes)
+      Begin ─────────────────────────────────►        I start this lease now: if I die, it is suspect
+      Done ──────────────────────────────────►        one answer per image, in order
+      ◄───────────────────────────────── Look          thumbnail, size, ... of one image (payload: its bytes)
+      Looked ────────────────────────────────►        (payload: the thumbnail)
+      Beat ──────────────────────────────────►        each second: alive
+      ◄───────────────────────────────── Drain         finish what you hold, then leave
+      Bye ───────────────────────────────────►        my end is no death
+
+    supervisor: Hello(kind="supervisor"), Started, Died; takes Kill.
+"""
+
+import msgspec
+
+LINK_VERSION = 1
+"""Raised when a message changes its meaning; the server accepts this one and the one before it."""
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
+    """Base of all messages."""
+
+
+class Hello(Message):
+    """First message of every link. `id`: UUIDv7 of the worker or supervisor, new for each connection."""
+
+    link_version: int
+    release: str
+    id: bytes
+    host: str
+    pid: int
+    kind: str = "worker"  # or "supervisor"
+    supervisor: bytes = b""  # id of the supervisor that started this worker, if one did
+
+
+class Ready(Message):
+    """The model is loaded and warm. `ms`: prepare + run + finish of one image of its own size."""
+
+    lane: bytes
+    ms: float
+
+
+class LoadFailed(Message):
+    """The model cannot be loaded: the sentence says why."""
+
+    lane: bytes
+    error: str
+
+
+class Begin(Message):
+    """The worker starts this lease now."""
+
+    lease: int
+
+
+class Answer(Message):
+    """What became of one image. Exactly one of `scores` and `error_kind` is set.
+
+    `index`: of the best label; `score`: its score; `scores`: see inference/finish.py; times in milliseconds;
+    `digest`: SHA-256 of the bytes where the worker read a local path itself, else empty.
+    """
+
+    index: int = -1
+    score: float = 0.0
+    scores: bytes = b""
+    error_kind: str = ""
+    error: str = ""
+    width: int = 0
+    height: int = 0
+    media_type: str = ""
+    run_ms: float = 0.0
+    digest: bytes = b""
+    size: int = 0  # bytes of a local path's file
+
+
+class Done(Message):
+    """The lease is finished; answers in the order of its images."""
+
+    lease: int
+    answers: list[Answer]
+
+
+class Looked(Message):
+    """Answer to Look. `error_kind` empty when it could be done; the payload is the thumbnail, if one was wanted."""
+
+    look: int
+    width: int = 0
+    height: int = 0
+    media_type: str = ""
+    pixel_digest: bytes = b""
+    error_kind: str = ""
+    error: str = ""
+
+
+class Beat(Message):
+    """Alive, from a thread of its own. `memory_mb`: resident memory; `cpu_s`: user + system time so far."""
+
+    memory_mb: float
+    cpu_s: float
+
+
+class Bye(Message):
+    """The end of this link is intended."""
+
+
+class Started(Message):
+    """Supervisor: a worker process was started."""
+
+    pid: int
+
+
+class Died(Message):
+    """Supervisor: one of its worker processes ended; `reason` is one short sentence."""
+
+    pid: int
+    reason: str
+
+
+FromWorker = Hello | Ready | LoadFailed | Begin | Done | Looked | Beat | Bye | Started | Died
+
+
+class Welcome(Message):
+    """Answer to Hello. `server`: its id in this life."""
+
+    server: int
+
+
+class Load(Message):
+    """Load a model before the batches that follow. `manifest`: as JSON (inference/manifest.py)."""
+
+    lane: bytes
+    directory: str
+    manifest: bytes
+
+
+class Unload(Message):
+    """Forget a model; nothing of it follows."""
+
+    lane: bytes
+
+
+class ImageRef(Message):
+    """One image of a batch: `size` bytes of the payload, or a local file that the worker reads itself."""
+
+    size: int = 0
+    path: str = ""
+
+
+class Batch(Message):
+    """Images to answer, under one lease number of this link."""
+
+    lease: int
+    lane: bytes
+    images: list[ImageRef]
+
+
+class Look(Message):
+    """Decode the image in the payload without a model. `thumbnail`: longer side in pixels, 0 for none."""
+
+    look: int
+    thumbnail: int = 0
+    pixel_digest: bool = False
+    max_pixels: int = 100_000_000
+
+
+class Drain(Message):
+    """Finish what you hold, say Bye, end."""
+
+
+class Kill(Message):
+    """To a supervisor: kill this worker process of yours; it is frozen or over its deadline."""
+
+    pid: int
+
+
+FromServer = Welcome | Load | Unload | Batch | Look | Drain | Kill
+
+encode = msgspec.msgpack.Encoder().encode
+decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode
+decode_from_server = msgspec.msgpack.Decoder(FromServer).decode
