@@ -1,19 +1,19 @@
 """What server, worker and supervisor say to each other; each message is the header of one frame (msgpack).
 
-    worker                                   server
-      Hello ─────────────────────────────────►        who I am
-      ◄───────────────────────────────── Load          this model, from this directory
-      Ready / LoadFailed ────────────────────►        warm, and what an image costs
-      ◄───────────────────────────────── Batch         lease number, images (payload: their bytes)
-      Begin ─────────────────────────────────►        I start this lease now: if I die, it is suspect
-      Done ──────────────────────────────────►        one answer per image, in order
-      ◄───────────────────────────────── Look          thumbnail, size, ... of one image (payload: its bytes)
-      Looked ────────────────────────────────►        (payload: the thumbnail)
-      Beat ──────────────────────────────────►        each second: alive
-      ◄───────────────────────────────── Drain         finish what you hold, then leave
-      Bye ───────────────────────────────────►        my end is no death
+worker                                   server
+  Hello ─────────────────────────────────►        who I am
+  ◄───────────────────────────────── Load          this model, from this directory
+  Ready / LoadFailed ────────────────────►        warm, and what an image costs
+  ◄───────────────────────────────── Batch         lease number, images (payload: their bytes)
+  Begin ─────────────────────────────────►        I start this lease now: if I die, it is suspect
+  Done ──────────────────────────────────►        one answer per image, in order
+  ◄───────────────────────────────── Look          thumbnail, size, ... of one image (payload: its bytes)
+  Looked ────────────────────────────────►        (payload: the thumbnail)
+  Beat ──────────────────────────────────►        each second: alive
+  ◄───────────────────────────────── Drain         finish what you hold, then leave
+  Bye ───────────────────────────────────►        my end is no death
 
-    supervisor: Hello(kind="supervisor"), Started, Died; takes Kill.
+supervisor: Hello(kind="supervisor"), Started, Died; takes Kill.
 """
 
 import msgspec
