@@ -1,7 +1,5 @@
 """The link over a Unix socket, for workers on the server's own machine.
 
-    frame = header length (u32, little-endian) | payload length (u32) | header | payload
-
 Nobody but this user gets in: the socket is 0600 in a directory of 0700, and the kernel is asked who comes.
 """
 
@@ -14,27 +12,24 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 import structlog
 
 from onceseen.errors import SettingsError
-from onceseen.ports.link import Accept, Frame, Link, LinkHandler, Listener, Stream
+from onceseen.ports.link import Accept, Frame, LinkHandler, Listener, Stream
+from onceseen.wire.frames import MAX_PAYLOAD, PREFIX, AbsurdFrameError, Decoder, buffers_of, sizes
 
 log = structlog.get_logger()
 
 SCHEME = "unix:"
 MAX_PATH = 103 if sys.platform == "darwin" else 107  # bytes; sockaddr_un has room for no more
-MAX_HEADER = 64 << 20  # bytes
-MAX_PAYLOAD = 1 << 30  # bytes
 SOCKET_BUFFER = 1 << 20  # bytes, each way; the kernel gives what it allows
 FLUSH_SECONDS = 1.0  # how long a closed link may still hand over what was queued before
 BACKLOG = 1024
 PARTS_PER_CALL = 512  # IOV_MAX is 1024 on Linux and macOS
-
-_prefix = struct.Struct("<II")
 
 
 def path_of(address: str) -> str:
@@ -63,74 +58,6 @@ def peer_uid(connection: socket.socket) -> int:
     return int(struct.unpack("=3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1])
 
 
-class AbsurdFrameError(ValueError):
-    """A peer announced a frame that no program of ours sends."""
-
-
-class Decoder:
-    """Cuts a stream of bytes into frames. A payload is copied once, however many pieces it came in."""
-
-    def __init__(self) -> None:
-        self._head = bytearray()  # of the current frame: prefix and header so far
-        self._header: bytes | None = None  # set while the payload is collected
-        self._parts: list[memoryview] = []  # of the payload
-        self._missing = 0  # bytes of the payload
-
-    def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that `data` completes, in order.
-
-        Raises:
-            AbsurdFrameError: an announced size is over the limits; the stream cannot be read on.
-        """
-        rest = memoryview(data)
-        while rest or self._complete():
-            if self._header is None:
-                rest = self._take_head(rest)
-            else:
-                taken = rest[: self._missing]
-                rest = rest[len(taken) :]
-                self._missing -= len(taken)
-                self._parts.append(taken)
-            if self._complete():
-                assert self._header is not None
-                frame = Frame(self._header, b"".join(self._parts))
-                self._header, self._parts = None, []
-                yield frame
-
-    def _complete(self) -> bool:
-        return self._header is not None and self._missing == 0
-
-    def _take_head(self, rest: memoryview) -> memoryview:
-        """Collect prefix and header; what follows them is left in the returned view."""
-        wanted = _prefix.size
-        if len(self._head) >= wanted:
-            wanted += _sizes(self._head)[0]
-        taken = rest[: wanted - len(self._head)]
-        self._head += taken
-        if len(self._head) == wanted and wanted >= _prefix.size:
-            header_size, payload_size = _sizes(self._head)
-            if len(self._head) == _prefix.size + header_size:
-                self._header, self._missing = bytes(self._head[_prefix.size :]), payload_size
-                self._head.clear()
-        return rest[len(taken) :]
-
-
-def _sizes(prefix: bytes | bytearray) -> tuple[int, int]:
-    """Header and payload length in bytes, checked against the limits."""
-    header_size, payload_size = _prefix.unpack_from(prefix)
-    if header_size > MAX_HEADER or payload_size > MAX_PAYLOAD:
-        raise AbsurdFrameError(f"a frame of {header_size} + {payload_size} bytes")
-    return header_size, payload_size
-
-
-def _buffers(header: bytes, payload: Sequence[bytes]) -> list[bytes]:
-    """What goes over the wire for one frame; large parts are not copied."""
-    size = sum(map(len, payload))
-    if len(header) > MAX_HEADER or size > MAX_PAYLOAD:
-        raise ValueError(f"A frame of {len(header)} + {size} bytes is over the link's limit; send it in parts.")
-    return [_prefix.pack(len(header), size) + header, *payload]
-
-
 def _widen(connection: socket.socket) -> None:
     """Ask for larger socket buffers; a system that refuses keeps its own."""
     for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
@@ -143,7 +70,7 @@ class UnixLink(asyncio.Protocol):
 
     local = True
 
-    def __init__(self, accept: Accept, links: "set[UnixLink]") -> None:
+    def __init__(self, accept: Accept, links: "Links") -> None:
         self._accept = accept
         self._links = links
         self._handler: LinkHandler | None = None
@@ -154,7 +81,7 @@ class UnixLink(asyncio.Protocol):
 
     def send(self, header: bytes, payload: Sequence[bytes] = ()) -> None:
         """Queue one frame. Raises ValueError for one over the limits."""
-        buffers = _buffers(header, payload)
+        buffers = buffers_of(header, payload)
         if self._open and self._transport is not None:
             self._transport.writelines(buffers)
 
@@ -182,6 +109,9 @@ class UnixLink(asyncio.Protocol):
             with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as connection:
                 uid = peer_uid(connection)
                 _widen(connection)
+            if self._links.closed:
+                self.abort()  # it knocked while the door was being shut
+                return
             if uid != os.geteuid():
                 log.warning("link.refused", uid=uid, reason="another user")
                 self.abort()
@@ -220,10 +150,16 @@ class UnixLink(asyncio.Protocol):
             handler.closed()
 
 
+class Links(set[UnixLink]):
+    """All links of one listener. `closed`: no more are taken."""
+
+    closed = False
+
+
 class UnixListener:
     """A listening socket and the links that came in by it (ports/link.py: Listener)."""
 
-    def __init__(self, address: str, path: Path, server: asyncio.Server, links: set[UnixLink]) -> None:
+    def __init__(self, address: str, path: Path, server: asyncio.Server, links: Links) -> None:
         self.address = address
         self._path = path
         self._inode = path.stat().st_ino
@@ -232,6 +168,7 @@ class UnixListener:
 
     async def close(self) -> None:
         """Stop listening, remove the socket, end all links and wait for their end. Idempotent."""
+        self._links.closed = True
         self._server.close()
         with contextlib.suppress(FileNotFoundError):
             if self._path.stat().st_ino == self._inode:
@@ -253,7 +190,7 @@ async def listen(address: str, accept: Accept) -> Listener:
         SettingsError: the path is too long, or its directory is not this user's alone.
     """
     path = Path(path_of(address))
-    links: set[UnixLink] = set()
+    links = Links()
     door = _bind(path)
     try:
         loop = asyncio.get_running_loop()
@@ -309,7 +246,7 @@ class UnixStream:
             ConnectionError: the link has ended.
             ValueError: the frame is over the limits.
         """
-        left = [memoryview(part) for part in _buffers(header, payload) if part]
+        left = [memoryview(part) for part in buffers_of(header, payload) if part]
         with self._sending:
             try:
                 while left:
@@ -325,8 +262,8 @@ class UnixStream:
         """The next frame; None at the link's end, also in the middle of a frame."""
         with self._reading:
             try:
-                prefix = self._exactly(_prefix.size)
-                header_size, payload_size = _sizes(prefix)
+                prefix = self._exactly(PREFIX.size)
+                header_size, payload_size = sizes(prefix)
                 return Frame(self._exactly(header_size), self._exactly(payload_size))
             except AbsurdFrameError as error:
                 log.warning("link.absurd_frame", reason=str(error))
