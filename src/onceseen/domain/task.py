@@ -124,6 +124,7 @@ class Claimed(NamedTuple):
     params: str
     suspect: int
     priority: int
+    queued_at: int
 
 
 class Fence(NamedTuple):

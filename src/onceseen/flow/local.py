@@ -23,7 +23,7 @@ def upsert_images(tx: Transaction, group: Group) -> None:
     images: dict[bytes, NewImage] = {answer.entry.image.digest: answer.entry.image for answer in group.local if answer.entry.image}
     if images:
         tx.images.upsert([images[digest] for digest in sorted(images)])
-    files = {answer.file.path: answer.file for answer in group.local if answer.file}
+    files = {answer.row.path: answer.row for answer in group.local if answer.row}
     if files:
         tx.files.put([files[path] for path in sorted(files)])
 

@@ -79,12 +79,12 @@ def new_job(head: JobHead, tally: Tally, now: int) -> JobRow:
 
 def item_row(job: JobHead, entry: Entry, tasks: Mapping[bytes, TaskRow], catalog: Catalog, now: int) -> ItemRow:
     """An item as it is inserted: waiting, or final when its task is answered or it has none."""
-    if entry.task is None:
+    if entry.key is None:
         failure = entry.failure
         assert failure is not None
         row = _waiting(job, entry, None)
         return row._replace(state=ItemState.FAILED, error_kind=failure.kind, error=failure.message, finished_at=now)
-    task = tasks[entry.task.key]
+    task = tasks[entry.key]
     row = _waiting(job, entry, task.id)
     if not is_answered(task.state, task.error_kind):
         return row

@@ -16,7 +16,7 @@ STEP = 500
 def lost(tx: Transaction, me: int, known: Collection[tuple[bytes, int]]) -> list[GivenBack]:
     """This server's running rows that no lease of its hub names: (id, attempt) pairs (RECORD.md 1.5)."""
     return [
-        GivenBack(Fence(row.id, row.attempt, me), INNOCENT)
+        GivenBack(Fence(row.id, row.attempt, me), row.lane, INNOCENT)
         for row in tx.tasks.running(me)
         if (row.id, row.attempt) not in known
     ]
@@ -26,7 +26,7 @@ def of_dead_servers(tx: Transaction, me: int) -> list[GivenBack]:
     """Running tasks of servers that are dead go back at once, without a death (RECORD.md 5.3)."""
     tx.servers.bury(me)
     return [
-        GivenBack(Fence(row.id, row.attempt, row.server), INNOCENT)
+        GivenBack(Fence(row.id, row.attempt, row.server), row.lane, INNOCENT)
         for row in tx.tasks.running()
         if row.server is not None and row.server != me
     ]

@@ -1,7 +1,7 @@
 """What waits for the next transaction, and what came of it."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,10 +21,11 @@ class Failure(NamedTuple):
 
 @dataclass(slots=True)
 class Entry:
-    """One item of a submission: a task and its image, or the reason why there is none."""
+    """One item of a submission: the key of its task, and its image; or the reason why there is none."""
 
     n: int
     name: str
+    key: bytes | None = None
     task: NewTask | None = None
     image: NewImage | None = None
     failure: Failure | None = None
@@ -82,6 +83,7 @@ class GivenBack(NamedTuple):
     """A task whose attempt ended without an answer."""
 
     fence: Fence
+    lane: bytes
     blame: Blame
     worker: bytes | None = None
     started_at: int | None = None
@@ -95,13 +97,28 @@ class ClaimWish(NamedTuple):
     oldest: int = 0
 
 
+@dataclass(slots=True, eq=False)
+class LocalFile:
+    """A file of a local job: named, not yet read. Its fence is (job, n) and the lease (RECORD.md 6)."""
+
+    job: JobHead
+    n: int
+    name: str
+    path: str
+    size: int
+    mtime_ns: int
+    params: str
+    settled: Callable[["DoneItem", bytes | None], None]  # the item and its packed scores, after the commit
+
+
 class LocalAnswer(NamedTuple):
     """A local file that a worker read: written once, in its final state (RECORD.md 6). Without a task it failed unread."""
 
     job: JobHead
     entry: Entry
     task: AnsweredTask | None
-    file: FileRow | None
+    row: FileRow | None
+    file: LocalFile
 
 
 @dataclass(slots=True)

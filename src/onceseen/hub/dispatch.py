@@ -137,3 +137,7 @@ class Dispatcher:
         if not queue:
             del self.local[lane]
         return units
+
+    def return_local(self, lane: bytes, units: Sequence[Unit]) -> None:
+        """Files that no worker took, or whose worker died: first in the queue again."""
+        self.local.setdefault(lane, deque()).extendleft(reversed(units))

@@ -1,27 +1,11 @@
 """Images on their way through workers: what the hub keeps in memory about each, from its lease to its settlement."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from onceseen.domain.machine import Blame
 from onceseen.domain.task import Claimed
-from onceseen.flow.work import JobHead
+from onceseen.flow.work import LocalFile
 from onceseen.wire.link import Answer
-
-
-@dataclass(slots=True, eq=False)
-class LocalFile:
-    """A file of a local job: named, not yet read. Its fence is (job, n) and the lease (RECORD.md 6)."""
-
-    job: JobHead
-    n: int
-    name: str
-    path: str
-    size: int
-    mtime_ns: int
-    params: str
-    settled: Callable[[Any, bytes | None], None]  # a DoneItem and the packed scores, after the commit
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +49,7 @@ def claimed_unit(lane: bytes, task: Claimed) -> Unit:
         key=task.key,
         task=task.id,
         attempt=task.attempt,
+        queued_at=task.queued_at,
         suspect=bool(task.suspect),
     )
 

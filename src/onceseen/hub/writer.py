@@ -8,7 +8,6 @@ Whatever waits goes into the next transaction. A group waits to gather more only
 """
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -16,9 +15,10 @@ from typing import TypeVar
 
 import structlog
 
-from onceseen.domain.ids import new_id, now, text_of
+from onceseen.domain.ids import new_id, text_of
 from onceseen.errors import OnceseenError, StoreError
 from onceseen.flow.work import Chunk, Group, Outcome
+from onceseen.hub.units import Unit
 from onceseen.ports.blobs import Blobs
 from onceseen.ports.database import Database, Transaction
 
@@ -39,7 +39,7 @@ class Pending:
     blobs: dict[bytes, bytes]
     done: asyncio.Future[Outcome]
     size: int = 0
-    early: list[object] = field(default_factory=list)
+    early: list[Unit] = field(default_factory=list)
 
 
 class PackStage:
@@ -200,5 +200,3 @@ def fail(future: asyncio.Future[Outcome], error: Exception) -> None:
     if not future.done():
         future.set_exception(error if isinstance(error, OnceseenError) else StoreError(f"The record refused: {error}"))
 
-
-__all__ = ["PackStage", "Pending", "WriterStage", "fail", "hashlib", "now"]

@@ -245,6 +245,7 @@ class Reader(Protocol):
     tasks: Tasks
     images: Images
     jobs: Jobs
+    files: Files
     events: Events
     models: Models
     views: Views
@@ -255,7 +256,6 @@ class Transaction(Reader, Protocol):
 
     items: Items
     servers: Servers
-    files: Files
 
 
 class Database(Protocol):

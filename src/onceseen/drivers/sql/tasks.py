@@ -52,7 +52,7 @@ RETURNING task.id
 CLAIM = """
 UPDATE task SET state = 1, attempt = attempt + 1, server = ?, started_at = NULL
 WHERE id IN (SELECT id FROM task WHERE state = 0 AND lane = ? ORDER BY {order} LIMIT ?)
-RETURNING id, key, attempt, project, input, frame, params, suspect, priority
+RETURNING id, key, attempt, project, input, frame, params, suspect, priority, queued_at
 """
 CLAIM_FIRST, CLAIM_OLDEST = CLAIM.format(order="priority, id"), CLAIM.format(order="id")
 

@@ -1,0 +1,275 @@
+"""What workers bring back, on its way into the record."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+
+from onceseen.domain.ids import new_id, now
+from onceseen.domain.job import NewImage
+from onceseen.domain.machine import Blame, Standing, after_give_back
+from onceseen.domain.task import CLASSIFICATION, AnsweredTask, Settlement, TaskState, task_key
+from onceseen.domain.views import FileRow
+from onceseen.errors import BlobMissing, ImageError, ModelFailed
+from onceseen.flow.work import Entry, Failure, GivenBack, Group, ImageFacts, LocalAnswer, Outcome, Settled
+from onceseen.hub.links import WorkerLink
+from onceseen.hub.units import Unit
+from onceseen.hub.writer import Pending
+from onceseen.wire.link import Answer, Done
+
+if TYPE_CHECKING:
+    from onceseen.hub.hub import Hub
+
+log = structlog.get_logger()
+
+
+class Facts(NamedTuple):
+    """What a task adds to the view of its items."""
+
+    task_state: int
+    lane: bytes
+    attempt: int
+    result: bytes | None
+    queued_at: int
+    started_at: int | None
+    run_ms: float | None
+
+
+def done(hub: "Hub", link: WorkerLink, message: Done) -> None:
+    """A worker finished a lease; a lease it no longer holds changes nothing."""
+    lease = link.leases.pop(message.lease, None)
+    if lease is None:
+        hub.metrics.fenced(len(message.answers))
+        return
+    if len(lease.units) != len(message.answers):
+        log.error("link.wrong_answers", wanted=len(lease.units), got=len(message.answers))
+        link.leases[lease.number] = lease
+        link.link.close()
+        return
+    state = hub.dispatcher.lane(lease.lane)
+    finished_at = now()
+    model = hub.catalog.of_lane(lease.lane)
+    for unit, answer in zip(lease.units, message.answers, strict=True):
+        unit.started_at, unit.finished_at = lease.begun_at, finished_at
+        unit.answered_by = link.hello.id if link.hello else None
+        if answer.scores:
+            state.observed(answer.run_ms)
+            hub.metrics.inferred(model.row.name if model else "", model.row.version if model else "")
+            link.answered += 1
+        if not unit.dropped:
+            _hand_on(hub, unit, answer)
+    hub.writer.wake()
+    hub.feed_local()
+
+
+def _hand_on(hub: "Hub", unit: Unit, answer: Answer) -> None:
+    if unit.local:
+        hub.outbox.local.append(_local_answer(hub, unit, answer))
+    elif unit.task:
+        hub.outbox.settled.append(_settled(hub, unit, answer))
+    else:
+        unit.answer = answer  # an early start: its rows come first
+
+
+def _settled(hub: "Hub", unit: Unit, answer: Answer) -> Settled:
+    model = hub.catalog.of_lane(unit.lane)
+    if unit.path and answer.digest and answer.digest != unit.digest:
+        answer = Answer(error_kind=BlobMissing.code, error=f"{unit.path} has changed since it was submitted; submit it again")
+    good = bool(answer.scores)
+    settlement = Settlement(
+        id=unit.task,
+        attempt=unit.attempt,
+        server=hub.me,
+        state=TaskState.SUCCEEDED if good else TaskState.FAILED,
+        label=model.manifest.labels[answer.index] if model and good else None,
+        score=answer.score if good else None,
+        result=answer.scores if good else None,
+        error_kind=answer.error_kind or None,
+        error=answer.error or None,
+        worker=unit.answered_by,
+        started_at=unit.started_at,
+        finished_at=unit.finished_at or now(),
+        run_ms=round(answer.run_ms, 3) if good else None,
+    )
+    facts = ImageFacts(answer.media_type, answer.width, answer.height, unit.project, unit.digest) if answer.width else None
+    return Settled(settlement, facts)
+
+
+def fail_units(hub: "Hub", units: list[Unit], error: str) -> None:
+    """End attempts for a reason that no run would change."""
+    for unit in units:
+        unit.finished_at = now()
+        _hand_on(hub, unit, Answer(error_kind=ModelFailed.code, error=error))
+        unit.dropped = True
+    hub.writer.wake()
+
+
+def early_rows(hub: "Hub", pendings: list[Pending], outcome: Outcome) -> None:
+    """Rows of early starts are written: which of them hold their task now, which were too late (RECORD.md 2.3)."""
+    for pending in pendings:
+        for unit in pending.early:
+            row = outcome.tasks[unit.key]
+            if row.state != TaskState.RUNNING or row.server != hub.me:
+                drop(hub, unit)
+                continue
+            unit.task, unit.attempt, unit.queued_at = row.id, row.attempt, row.queued_at
+            hub.held[unit.task, unit.attempt] = unit
+            if unit.answer is not None:
+                hub.outbox.settled.append(_settled(hub, unit, unit.answer))
+                unit.answer = None
+            elif unit.lost is not None:
+                hub.back(unit, unit.lost, None)
+
+
+def drop_early(hub: "Hub", pending: Pending) -> None:
+    """The rows of these early starts will not be written."""
+    for unit in pending.early:
+        drop(hub, unit)
+
+
+def drop(hub: "Hub", unit: Unit) -> None:
+    """Whatever this attempt answers counts for nothing."""
+    unit.dropped = True
+    if hub.open.get(unit.key) is unit:
+        del hub.open[unit.key]
+
+
+def settled(hub: "Hub", group: Group, outcome: Outcome) -> dict[bytes, Facts]:
+    """Attempts that have ended in the record are no longer held; what is known of the answered tasks, by id."""
+    facts = {
+        row.id: Facts(row.state, row.lane, row.attempt, row.result, row.queued_at, row.started_at, row.run_ms)
+        for row in outcome.tasks.values()
+        if row.state in (TaskState.SUCCEEDED, TaskState.FAILED)
+    }
+    late = 0
+    for answer in group.settled:
+        ended = answer.settlement
+        unit = _release(hub, ended.id, ended.attempt)
+        if ended.id not in outcome.passed:
+            late += 1
+        elif unit is not None:
+            result = (ended.result, unit.queued_at, ended.started_at, ended.run_ms)
+            facts[ended.id] = Facts(ended.state, unit.lane, ended.attempt, *result)
+    if late:
+        hub.metrics.fenced(late)
+    for given in group.given_back:
+        _release(hub, given.fence.id, given.fence.attempt)
+    _tell_local(hub, group, outcome, facts)
+    return facts
+
+
+def _release(hub: "Hub", task: bytes, attempt: int) -> Unit | None:
+    unit = hub.held.pop((task, attempt), None)
+    if unit is not None and hub.open.get(unit.key) is unit:
+        del hub.open[unit.key]
+    return unit
+
+
+async def fetch(hub: "Hub", missing: list[tuple[Unit, str | None]]) -> None:
+    """Read claimed images from the store; one that is gone or damaged fails with its reason (RECORD.md 3.6)."""
+
+    def read() -> list[bytes | ImageError]:
+        found: list[bytes | ImageError] = []
+        for _unit, place in missing:
+            try:
+                found.append(hub.blobs.get(place) if place else _gone())
+            except ImageError as error:
+                found.append(error)
+            except OSError as error:
+                found.append(BlobMissing(f"The stored bytes cannot be read ({error}); submit the image again."))
+        return found
+
+    for (unit, place), data in zip(missing, await hub.read(read), strict=True):
+        if isinstance(data, bytes):
+            unit.data = data
+            continue
+        log.error("blob.lost", digest=unit.digest.hex(), error=data.message)
+        unit.dropped, unit.finished_at = True, now()
+        hub.outbox.settled.append(_settled(hub, unit, Answer(error_kind=data.code, error=data.message)))
+        hub.pack.forget(unit.digest)
+        if place:
+            await hub.writer.call(lambda tx, unit=unit, place=place: tx.images.lose(unit.project, unit.digest, place))  # type: ignore[misc]
+    hub.writer.wake()
+
+
+def _gone() -> ImageError:
+    return BlobMissing()
+
+
+# -- local files ---------------------------------------------------------------------------------------------------------
+
+
+def _local_answer(hub: "Hub", unit: Unit, answer: Answer) -> LocalAnswer:
+    """The rows of a file that a worker read."""
+    file = unit.local
+    assert file is not None
+    if not answer.digest:  # it could not even be read
+        entry = Entry(file.n, file.name, failure=Failure(answer.error_kind, answer.error))
+        return LocalAnswer(file.job, entry, None, None, file)
+    unit.digest = answer.digest
+    ended = _settled(hub, unit, answer).settlement
+    moment = ended.finished_at
+    key = task_key(unit.project, answer.digest, None, unit.lane, file.params, None)
+    task = AnsweredTask(
+        key=key,
+        id=new_id(),
+        project=unit.project,
+        lane=unit.lane,
+        kind=CLASSIFICATION,
+        input=answer.digest,
+        frame=None,
+        params=file.params,
+        state=ended.state,
+        priority=file.job.priority,
+        attempt=1,
+        server=hub.me,
+        worker=ended.worker,
+        error_kind=ended.error_kind,
+        error=ended.error,
+        label=ended.label,
+        score=ended.score,
+        queued_at=file.job.created_at,
+        started_at=ended.started_at,
+        finished_at=moment,
+        run_ms=ended.run_ms,
+        result=ended.result,
+    )
+    facts = (answer.media_type or None, answer.width or None, answer.height or None)
+    image = NewImage(unit.project, answer.digest, *facts, answer.size, f"path:{file.path}", moment)
+    entry = Entry(file.n, file.name, image=image, digest=answer.digest, key=key)
+    row = FileRow(unit.project, file.path, file.size, file.mtime_ns, answer.digest)
+    return LocalAnswer(file.job, entry, task, row, file)
+
+
+def local_back(hub: "Hub", unit: Unit, blame: Blame) -> None:
+    """A local file's worker died: deaths and suspects are kept in memory (RECORD.md 6)."""
+    verdict = after_give_back(Standing(int(unit.suspect), unit.deaths, 0), blame, hub.settings.max_deaths)
+    unit.suspect, unit.deaths = bool(verdict.standing.suspect), verdict.standing.deaths
+    if verdict.state == TaskState.FAILED:
+        answer = Answer(error_kind="worker-died", error=verdict.error or "")
+        hub.outbox.local.append(_local_answer(hub, unit, answer))
+        hub.writer.wake()
+    else:
+        hub.dispatcher.return_local(unit.lane, [unit])
+        hub.feed_local()
+
+
+def _tell_local(hub: "Hub", group: Group, outcome: Outcome, facts: dict[bytes, Facts]) -> None:
+    """Whoever submitted local files hears of each answer once it is committed."""
+    if not group.local:
+        return
+    by_place = {(answer.job.id, answer.entry.n): answer for answer in group.local}
+    for finished in outcome.done:
+        answer = by_place.get((finished.finished.job, finished.finished.n))
+        if answer is not None:
+            known = facts.get(finished.item.task)
+            answer.file.settled(finished, known.result if known else None)
+
+
+def lost_rows(hub: "Hub", rows: list[GivenBack]) -> None:
+    """Rows of this server that no lease names go back (RECORD.md 1.5)."""
+    for given in rows:
+        log.warning("task.lost", task=given.fence.id.hex(), attempt=given.fence.attempt)
+    hub.outbox.given_back += rows
+    if rows:
+        hub.writer.wake()
+
