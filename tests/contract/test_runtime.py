@@ -1,4 +1,5 @@
 """Every runtime keeps the contract of its port."""
+# mypy: allow-untyped-defs, allow-untyped-calls
 
 import subprocess
 import sys

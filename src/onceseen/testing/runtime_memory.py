@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +85,8 @@ class ScriptedSession:
     def __init__(self, runtime: ScriptedRuntime) -> None:
         self._runtime = runtime
         self._closed = False
-        self.inputs, self.outputs = [runtime.source], [runtime.target]
+        self.inputs: Sequence[Tensor] = [runtime.source]
+        self.outputs: Sequence[Tensor] = [runtime.target]
 
     def run(self, inputs: Mapping[str, NDArray[Any]], output: str) -> NDArray[np.float32]:
         """What the script gives; errors of inputs as a real runtime has them."""

@@ -1,3 +1,4 @@
+# mypy: allow-untyped-defs, allow-untyped-calls
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,12 +15,12 @@ def scores(*raw, labels=None, **keys):
 
 
 def test_activations():
-    np.testing.assert_allclose(scores(0, np.log(3)), [0.25, 0.75], rtol=1e-6)
-    np.testing.assert_allclose(scores(0, 2 * np.log(3), temperature=2.0), [0.25, 0.75], rtol=1e-6)
-    np.testing.assert_allclose(scores(1000, 0, -1000), [1, 0, 0])
-    np.testing.assert_allclose(scores(0, -200, 200, activation="sigmoid"), [0.5, 0, 1])
-    np.testing.assert_allclose(scores(3, -4, activation="none"), [3, -4])
-    np.testing.assert_allclose(scores(np.log(3), labels=2, activation="sigmoid"), [0.25, 0.75], rtol=1e-6)
+    np.testing.assert_allclose(scores(0, np.log(3)), np.array([0.25, 0.75]), rtol=1e-6)
+    np.testing.assert_allclose(scores(0, 2 * np.log(3), temperature=2.0), np.array([0.25, 0.75]), rtol=1e-6)
+    np.testing.assert_allclose(scores(1000, 0, -1000), np.array([1, 0, 0]))
+    np.testing.assert_allclose(scores(0, -200, 200, activation="sigmoid"), np.array([0.5, 0, 1]))
+    np.testing.assert_allclose(scores(3, -4, activation="none"), np.array([3, -4]))
+    np.testing.assert_allclose(scores(np.log(3), labels=2, activation="sigmoid"), np.array([0.25, 0.75]), rtol=1e-6)
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid", "none"])

@@ -1,3 +1,4 @@
+# mypy: allow-untyped-defs, allow-untyped-calls
 import pytest
 
 from onceseen.errors import InvalidManifest

@@ -1,8 +1,10 @@
+# mypy: allow-untyped-defs, allow-untyped-calls
 import csv
 import hashlib
 import io
 import time
 
+import msgspec
 import numpy as np
 import pytest
 from PIL import Image
@@ -42,7 +44,7 @@ def start(tmp_path):
     def started(script=channel_means, source=None, target=None, **keys):
         tensors = {key: value for key, value in (("source", source), ("target", target)) if value}
         runtime = ScriptedRuntime(script, **tensors)
-        return Engine(manifest.msgspec.structs.replace(COLOURS, **keys), tmp_path, runtime), runtime
+        return Engine(msgspec.structs.replace(COLOURS, **keys), tmp_path, runtime), runtime
 
     return started
 
@@ -168,17 +170,14 @@ def test_a_model_that_cannot_run_is_refused_and_freed(tmp_path):
 def test_onnx_models_give_nan_and_types(tmp_path):
     onnx_models.logarithm(tmp_path / "weights")
     engine = Engine(
-        manifest.msgspec.structs.replace(COLOURS, input=Input(mean=(-1.0,) * 3, std=(1.0,) * 3)),
+        msgspec.structs.replace(COLOURS, input=Input(mean=(-1.0,) * 3, std=(1.0,) * 3)),
         tmp_path,
         OnnxRuntime(),
     )
     assert engine.answer([RED])[0].index == 0
     onnx_models.channel_means(tmp_path / "weights", ("n", 3, 4, 4), "uint8")
     spec = Input(mean=(0.0,) * 3, std=(1.0,) * 3, dtype="uint8")
-    assert (
-        Engine(manifest.msgspec.structs.replace(COLOURS, input=spec), tmp_path, OnnxRuntime()).answer([GREEN])[0].index
-        == 1
-    )
+    assert Engine(msgspec.structs.replace(COLOURS, input=spec), tmp_path, OnnxRuntime()).answer([GREEN])[0].index == 1
 
 
 @pytest.mark.parametrize(("folder", "top1", "top5"), [("samples", 0.90, 0.99), ("val227", 0.73, 0.95)])
