@@ -10,7 +10,7 @@ _last = 0
 
 
 def new_id() -> bytes:
-    """A new UUIDv7 as 16 bytes, greater than every one this process made before (so that queues are first in, first out)."""
+    """A new UUIDv7 as 16 bytes, greater than every one this process made before: queues are first in, first out."""
     global _last  # noqa: PLW0603  (the one counter that makes ids of one process monotonic)
     with _lock:
         # 48 bits of milliseconds, then 12 bits that count on within the millisecond (4096 before it borrows the next).

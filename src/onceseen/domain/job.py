@@ -1,0 +1,143 @@
+"""Jobs and items: what somebody submitted."""
+
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class JobState(IntEnum):
+    """RECEIVING: hidden until its last chunk. The final ones follow from the counters."""
+
+    RECEIVING = 0
+    PENDING = 1
+    SUCCEEDED = 2
+    FAILED = 3
+    CANCELLED = 4
+
+
+class ItemState(IntEnum):
+    """Running and queued are shown, not stored: they are read from the task."""
+
+    PENDING = 0
+    SUCCEEDED = 2
+    FAILED = 3
+    CANCELLED = 4
+
+
+class Control(IntEnum):
+    """What somebody asked of a whole job; its items follow 500 at a time (RECORD.md 3.4)."""
+
+    NONE = 0
+    CANCEL = 1
+    DELETE = 2
+    RETRY = 3
+
+
+def job_state(pending: int, failed: int, cancelled: int, control: int) -> JobState:
+    """A job's state from its counters, once its last chunk has come."""
+    if control == Control.CANCEL:
+        return JobState.CANCELLED  # shown at once; final when the items have followed
+    if pending or control:
+        return JobState.PENDING
+    if failed:
+        return JobState.FAILED
+    return JobState.CANCELLED if cancelled else JobState.SUCCEEDED
+
+
+class JobRow(NamedTuple):
+    """A job as the record has it."""
+
+    id: bytes
+    project: int
+    name: str
+    state: int
+    control: int
+    control_n: int
+    server: int
+    model: str
+    priority: int
+    total: int
+    pending: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    source: str
+    owner: str
+    created_at: int
+    finished_at: int | None
+
+
+class Counts(NamedTuple):
+    """What a transaction adds to one job's counters. `complete`: its last chunk came with it."""
+
+    job: bytes
+    total: int = 0
+    pending: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    complete: bool = False
+
+
+class ItemRow(NamedTuple):
+    """One item, also as it is inserted. `model`: the NAME:VERSION that was asked for."""
+
+    project: int
+    job: bytes
+    n: int
+    name: str
+    digest: bytes | None
+    frame: int | None
+    task: bytes | None
+    owner: str
+    state: int
+    label: str | None
+    score: float | None
+    risk: float | None
+    found: int | None
+    error_kind: str | None
+    error: str | None
+    reused: int
+    model: str
+    worker: bytes | None
+    finished_at: int | None
+
+
+class PendingItem(NamedTuple):
+    """An item that waits for a task's answer."""
+
+    task: bytes
+    job: bytes
+    n: int
+    name: str
+    digest: bytes | None
+    frame: int | None
+    model: str
+
+
+class FinishedItem(NamedTuple):
+    """The end of one item, in the order of the statement that writes it."""
+
+    state: int
+    label: str | None
+    score: float | None
+    risk: float | None
+    found: int | None
+    error_kind: str | None
+    error: str | None
+    worker: bytes | None
+    finished_at: int
+    job: bytes
+    n: int
+
+
+class NewImage(NamedTuple):
+    """An image as a submission brings it. `location`: where its bytes lie, None when they were stored before."""
+
+    project: int
+    digest: bytes
+    media_type: str | None
+    width: int | None
+    height: int | None
+    bytes: int
+    location: str | None
+    created_at: int

@@ -1,0 +1,25 @@
+"""Models as the record knows them."""
+
+from typing import NamedTuple
+
+LIVE, CANDIDATE = "live", "candidate"
+
+DIALECT_DEFAULTS = {"v1": "imagenet", "forms": "digits", "jobboard": "imagenet"}
+"""Which model answers a client that names none, until `onceseen models default` says otherwise."""
+
+
+class ModelRow(NamedTuple):
+    """One version of a model. `manifest` is JSON (inference/manifest.py), `location` a directory of the store."""
+
+    name: str
+    version: str
+    content_digest: bytes
+    manifest: bytes
+    location: str
+    stage: str
+    created_at: int
+
+    @property
+    def ref(self) -> str:
+        """NAME:VERSION."""
+        return f"{self.name}:{self.version}"

@@ -1,0 +1,113 @@
+"""people -> record: cancel, delete, retry. The job shows it at once; its items follow 500 at a time (RECORD.md 3.4)."""
+
+from collections.abc import Sequence
+
+from onceseen.domain.events import JOB_DELETED, JOB_FINISHED, JOB_PROGRESS, NewEvent
+from onceseen.domain.ids import text_of
+from onceseen.domain.job import Control, FinishedItem, ItemRow, ItemState, JobRow, JobState
+from onceseen.domain.machine import is_answered
+from onceseen.domain.task import TaskState
+from onceseen.domain.views import ItemFilter
+from onceseen.errors import NotFound
+from onceseen.ports.database import Transaction
+from onceseen.wire.http import encode_text, job_out
+
+ITEMS_AT_ONCE = 500
+
+
+def ask(tx: Transaction, job: bytes, control: Control, now: int) -> JobRow:
+    """Set what is asked of a job, in one short transaction; `step` does it.
+
+    Raises:
+        NotFound: there is no such job, or it is being received or deleted.
+    """
+    row = tx.jobs.get(job)
+    if row is None or row.state == JobState.RECEIVING or row.control == Control.DELETE:
+        raise NotFound(f"There is no job {text_of(job)}.")
+    changed = tx.jobs.control(job, control, 0)
+    assert changed is not None
+    tx.events.append([_event(JOB_PROGRESS, changed, now)])
+    return changed
+
+
+def step(tx: Transaction, job: JobRow, now: int) -> bool:
+    """Carry a job's control 500 items further; True when it is done."""
+    items = tx.items.slice(job.id, job.control_n, ITEMS_AT_ONCE)
+    if items:
+        _STEPS[Control(job.control)](tx, job, items, now)
+        tx.jobs.control(job.id, job.control, items[-1].n + 1)
+    if len(items) == ITEMS_AT_ONCE:
+        return False
+    if job.control == Control.DELETE:
+        tx.jobs.remove(job.id)
+        tx.events.append([_event(JOB_DELETED, job, now)])
+        return True
+    final = tx.jobs.recount(job.id, now)
+    assert final is not None
+    tx.events.append([_event(JOB_PROGRESS if final.finished_at is None else JOB_FINISHED, final, now)])
+    return True
+
+
+def retry_dead_letters(tx: Transaction, tasks: Sequence[bytes], now: int) -> int:
+    """Queue failed tasks again, with their failed items, also remembered failures: somebody asked for it. Items that wait now."""
+    ordered = sorted(tasks)
+    failed = {row.id for row in tx.tasks.get(ordered) if row.state == TaskState.FAILED}
+    items = tx.items.of_tasks(sorted(failed), ItemState.FAILED, 1_000_000)
+    by_job: dict[bytes, list[int]] = {}
+    for item in items:
+        by_job.setdefault(item.job, []).append(item.n)
+    for job, numbers in sorted(by_job.items()):
+        tx.items.reopen(job, numbers)
+    tx.tasks.reopen(sorted(failed))
+    for job in sorted(by_job):
+        row = tx.jobs.recount(job, now)
+        if row is not None:
+            tx.events.append([_event(JOB_PROGRESS, row, now)])
+    return len(items)
+
+
+def dead_letters(tx: Transaction, project: int, limit: int) -> list[bytes]:
+    """Tasks that failed for another reason than their image."""
+    views = tx.views.items(ItemFilter(project, dead_letters=True), limit)
+    return sorted({view.task for view in views if view.task})
+
+
+def _cancel(tx: Transaction, _job: JobRow, items: list[ItemRow], now: int) -> None:
+    pending = [item for item in items if item.state == ItemState.PENDING]
+    ended = FinishedItem(ItemState.CANCELLED, None, None, None, None, "cancelled", None, None, now, b"", 0)
+    tx.items.finish([ended._replace(job=item.job, n=item.n) for item in pending])
+    _release(tx, pending)
+
+
+def _delete(tx: Transaction, job: JobRow, items: list[ItemRow], now: int) -> None:
+    tx.items.remove(job.id, [item.n for item in items])
+    _release(tx, [item for item in items if item.state == ItemState.PENDING])
+    tx.images.orphan(job.project, sorted({item.digest for item in items if item.digest}), now)
+
+
+def _retry(tx: Transaction, job: JobRow, items: list[ItemRow], _now: int) -> None:
+    failed = [item for item in items if item.state == ItemState.FAILED and item.task]
+    tasks = {row.id: row for row in tx.tasks.get(sorted({item.task for item in failed if item.task}))}
+    again = [item for item in failed if not _remembered(tasks, item)]
+    tx.items.reopen(job.id, [item.n for item in again])
+    tx.tasks.reopen(sorted({item.task for item in again if item.task}))
+
+
+def _remembered(tasks: dict[bytes, object], item: ItemRow) -> bool:
+    row = tasks.get(item.task or b"")
+    return row is None or is_answered(row.state, row.error_kind)  # type: ignore[attr-defined]
+
+
+def _release(tx: Transaction, items: Sequence[ItemRow]) -> None:
+    """A task is cancelled only when no live item wants it."""
+    tasks = sorted({item.task for item in items if item.task})
+    if tasks:
+        wanted = tx.items.wanted(tasks)
+        tx.tasks.cancel([task for task in tasks if task not in wanted])
+
+
+_STEPS = {Control.CANCEL: _cancel, Control.DELETE: _delete, Control.RETRY: _retry}
+
+
+def _event(kind: str, row: JobRow, now: int) -> NewEvent:
+    return NewEvent(now, kind, row.project, text_of(row.id), encode_text(job_out(row)))

@@ -1,0 +1,98 @@
+"""One worker's or supervisor's connection as the hub sees it: what it has loaded, what it holds, whether it lives."""
+
+from typing import TYPE_CHECKING
+
+import structlog
+
+from onceseen.hub.units import Lease, Unit
+from onceseen.ports.link import Frame, Link
+from onceseen.wire import link as wire
+
+if TYPE_CHECKING:
+    from onceseen.hub.hub import Hub
+
+log = structlog.get_logger()
+
+MODELS_A_WORKER = 4
+"""Models a worker keeps loaded; the one used longest ago makes room."""
+
+
+class WorkerLink:
+    """ports.link.LinkHandler for both kinds of peers; which one it is, its Hello says."""
+
+    def __init__(self, hub: "Hub", link: Link, now: float) -> None:
+        self.hub = hub
+        self.link = link
+        self.hello: wire.Hello | None = None
+        self.heard = now  # the loop's clock
+        self.leases: dict[int, Lease] = {}
+        self.loaded: dict[bytes, bool] = {}  # lane -> ready; in the order of use
+        self.looks: set[int] = set()
+        self.current: bytes | None = None  # the lane it stays with, since when
+        self.current_since = 0.0
+        self.planned_ms = 0.0  # work that a running claim will bring
+        self.started_at = 0
+        self.memory_mb = 0.0
+        self.answered = 0
+        self.left = False  # said Bye, or the hub ended it on purpose
+        self._numbers = 0
+
+    @property
+    def is_worker(self) -> bool:
+        """Whether it takes batches."""
+        return self.hello is not None and self.hello.kind == "worker"
+
+    @property
+    def held_ms(self) -> float:
+        """Estimated work that it holds."""
+        return sum(lease.cost_ms for lease in self.leases.values())
+
+    @property
+    def waiting_ms(self) -> float:
+        """Estimated work that it holds and has not begun."""
+        return sum(lease.cost_ms for lease in self.leases.values() if lease.begun_at is None)
+
+    def received(self, frame: Frame) -> None:
+        """Take one message; a peer that speaks another language is cut off."""
+        self.heard = self.hub.clock()
+        try:
+            message = wire.decode_from_worker(frame.header)
+        except Exception as error:
+            log.warning("link.unreadable", error=str(error))
+            self.link.close()
+            return
+        self.hub.heard(self, message, frame.payload)
+
+    def closed(self) -> None:
+        """The connection ended."""
+        self.hub.link_closed(self)
+
+    def send(self, message: wire.FromServer, payload: list[bytes] | tuple[()] = ()) -> None:
+        """Send one message."""
+        self.link.send(wire.encode(message), payload)
+
+    def load(self, lane: bytes) -> bool:
+        """Make sure the worker has a model, in order before what follows; False when nobody knows it."""
+        if lane in self.loaded:
+            self.loaded[lane] = self.loaded.pop(lane)  # used last
+            return True
+        place = self.hub.place_of(lane)
+        if place is None:
+            return False
+        while len(self.loaded) >= MODELS_A_WORKER:
+            oldest = next(iter(self.loaded))
+            del self.loaded[oldest]
+            self.send(wire.Unload(oldest))
+        self.loaded[lane] = False
+        self.send(wire.Load(lane, *place))
+        return True
+
+    def lease(self, lane: bytes, units: list[Unit], cost_ms: float) -> None:
+        """Hand the worker one batch."""
+        self._numbers += 1
+        lease = Lease(self._numbers, lane, units, cost_ms * len(units))
+        self.leases[lease.number] = lease
+        images = [wire.ImageRef(path=unit.path) if unit.path else wire.ImageRef(unit.size) for unit in units]
+        self.send(wire.Batch(lease.number, lane, images), [unit.data for unit in units if unit.data])
+        for unit in units:
+            unit.data = None  # it travels once; another attempt reads it from the store
