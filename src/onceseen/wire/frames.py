@@ -33,7 +33,7 @@ class Decoder:
             AbsurdFrameError: an announced size is over the limits; the stream cannot be read on.
         """
         rest = memoryview(data)
-        while rest or self._complete():
+        while rest:
             if self._header is None:
                 rest = self._take_head(rest)
             else:
