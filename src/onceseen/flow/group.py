@@ -13,7 +13,9 @@ from onceseen.wire.http import encode_text, job_out
 ITEMS_IN_EVENT = 100
 
 
-def commit(tx: Transaction, group: Group, server: int, catalog: Catalog, now: int, max_deaths: int = MAX_DEATHS) -> Outcome:
+def commit(
+    tx: Transaction, group: Group, server: int, catalog: Catalog, now: int, max_deaths: int = MAX_DEATHS
+) -> Outcome:
     """Run a group's phases; what it returns is true once the transaction is committed."""
     outcome, tally = Outcome(), Tally()
     # 1: task rows, submits before settles

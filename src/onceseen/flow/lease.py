@@ -15,7 +15,11 @@ def lock_given_back(tx: Transaction, group: Group) -> dict[bytes, TaskRow]:
 
 
 def give_back(
-    tx: Transaction, given_back: Sequence[GivenBack], held: dict[bytes, TaskRow], outcome: Outcome, now: int,
+    tx: Transaction,
+    given_back: Sequence[GivenBack],
+    held: dict[bytes, TaskRow],
+    outcome: Outcome,
+    now: int,
     max_deaths: int = MAX_DEATHS,
 ) -> list[tuple[bytes, Verdict]]:
     """Phase 3: queued again, cancelled when nobody waits for it any more, or failed for good; returns the failed ones."""

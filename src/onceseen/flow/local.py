@@ -20,7 +20,9 @@ def upsert_tasks(tx: Transaction, group: Group, outcome: Outcome) -> None:
 
 def upsert_images(tx: Transaction, group: Group) -> None:
     """Phase 2: images by reference to the user's own file, and what is remembered of the files."""
-    images: dict[bytes, NewImage] = {answer.entry.image.digest: answer.entry.image for answer in group.local if answer.entry.image}
+    images: dict[bytes, NewImage] = {
+        answer.entry.image.digest: answer.entry.image for answer in group.local if answer.entry.image
+    }
     if images:
         tx.images.upsert([images[digest] for digest in sorted(images)])
     files = {answer.row.path: answer.row for answer in group.local if answer.row}

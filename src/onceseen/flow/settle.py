@@ -31,7 +31,9 @@ def describe_images(tx: Transaction, group: Group, outcome: Outcome) -> None:
 def settle_items(tx: Transaction, group: Group, outcome: Outcome, tally: Tally, catalog: Catalog) -> None:
     """Phase 3: the items that wait for answers written in this transaction, or left over from one before."""
     answers: dict[bytes, Settlement | TaskRow] = {
-        settled.settlement.id: settled.settlement for settled in group.settled if settled.settlement.id in outcome.passed
+        settled.settlement.id: settled.settlement
+        for settled in group.settled
+        if settled.settlement.id in outcome.passed
     }
     if group.leftovers:
         final = (TaskState.SUCCEEDED, TaskState.FAILED)
@@ -39,9 +41,7 @@ def settle_items(tx: Transaction, group: Group, outcome: Outcome, tally: Tally, 
     finish_items(tx, answers, outcome, tally, catalog)
 
 
-def finish_items(
-    tx: Transaction, answers: dict[bytes, Any], outcome: Outcome, tally: Tally, catalog: Catalog
-) -> None:
+def finish_items(tx: Transaction, answers: dict[bytes, Any], outcome: Outcome, tally: Tally, catalog: Catalog) -> None:
     """Give at most 500 pending items the answers of their tasks (Settlements or TaskRows)."""
     if not answers:
         return

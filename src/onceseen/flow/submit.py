@@ -29,7 +29,9 @@ def upsert_images(tx: Transaction, chunks: Sequence[Chunk]) -> None:
         tx.images.upsert([found[digest] for digest in sorted(found)])
 
 
-def insert_items(tx: Transaction, chunks: Sequence[Chunk], outcome: Outcome, tally: Tally, catalog: Catalog, now: int) -> None:
+def insert_items(
+    tx: Transaction, chunks: Sequence[Chunk], outcome: Outcome, tally: Tally, catalog: Catalog, now: int
+) -> None:
     """Phase 3, first half: the items; one whose question is answered is final at once."""
     rows: list[ItemRow] = []
     for chunk in chunks:
@@ -131,6 +133,16 @@ def done_item(row: ItemRow) -> DoneItem:
     """An inserted item that was final from the start."""
     item = PendingItem(row.task or b"", row.job, row.n, row.name, row.digest, row.frame, row.model)
     finished = FinishedItem(
-        row.state, row.label, row.score, row.risk, row.found, row.error_kind, row.error, row.worker, row.finished_at or 0, row.job, row.n
+        row.state,
+        row.label,
+        row.score,
+        row.risk,
+        row.found,
+        row.error_kind,
+        row.error,
+        row.worker,
+        row.finished_at or 0,
+        row.job,
+        row.n,
     )
     return DoneItem(item, finished, reused=bool(row.reused))

@@ -57,4 +57,3 @@ def forgotten_images(tx: Transaction, now: int) -> list[str]:
     rows = tx.images.deleted(now - HOUR, STEP)
     tx.images.remove([(project, digest) for project, digest, _ in rows])
     return [location for _, _, location in rows if location and not location.startswith("path:")]
-

@@ -73,7 +73,9 @@ def _hand_on(hub: "Hub", unit: Unit, answer: Answer) -> None:
 def _settled(hub: "Hub", unit: Unit, answer: Answer) -> Settled:
     model = hub.catalog.of_lane(unit.lane)
     if unit.path and answer.digest and answer.digest != unit.digest:
-        answer = Answer(error_kind=BlobMissing.code, error=f"{unit.path} has changed since it was submitted; submit it again")
+        answer = Answer(
+            error_kind=BlobMissing.code, error=f"{unit.path} has changed since it was submitted; submit it again"
+        )
     good = bool(answer.scores)
     settlement = Settlement(
         id=unit.task,
@@ -90,7 +92,9 @@ def _settled(hub: "Hub", unit: Unit, answer: Answer) -> Settled:
         finished_at=unit.finished_at or now(),
         run_ms=round(answer.run_ms, 3) if good else None,
     )
-    facts = ImageFacts(answer.media_type, answer.width, answer.height, unit.project, unit.digest) if answer.width else None
+    facts = (
+        ImageFacts(answer.media_type, answer.width, answer.height, unit.project, unit.digest) if answer.width else None
+    )
     return Settled(settlement, facts)
 
 
@@ -272,4 +276,3 @@ def lost_rows(hub: "Hub", rows: list[GivenBack]) -> None:
     hub.outbox.given_back += rows
     if rows:
         hub.writer.wake()
-

@@ -70,7 +70,9 @@ class Hub:
         self.waiters = Waiters()
         self.outbox = Outbox()
         self.open: dict[bytes, Unit] = {}  # keys that run here or are about to
-        self.held: dict[tuple[bytes, int], Unit] = {}  # (task, attempt) from claim or insert until its settle is committed
+        self.held: dict[
+            tuple[bytes, int], Unit
+        ] = {}  # (task, attempt) from claim or insert until its settle is committed
         self.cache: OrderedDict[bytes, bytes] = OrderedDict()
         self.cached = 0
         self.pending_bytes = 0  # of submissions on their way to the disk
@@ -384,4 +386,3 @@ class Hub:
         if data is not None:
             self.cached -= len(data)
         return data
-

@@ -61,9 +61,11 @@ class _Gauges(Collector):
     def collect(self) -> Iterator[Metric]:
         workers = self._hub.workers()
         yield GaugeMetricFamily("onceseen_workers", "Workers that are connected", len(workers))
-        yield GaugeMetricFamily("onceseen_images_in_flight", "Images that workers hold", sum(
-            len(lease.units) for link in workers for lease in link.leases.values()
-        ))
+        yield GaugeMetricFamily(
+            "onceseen_images_in_flight",
+            "Images that workers hold",
+            sum(len(lease.units) for link in workers for lease in link.leases.values()),
+        )
         with self._hub.database.read() as reader:
             totals = reader.views.totals()
         tasks = GaugeMetricFamily("onceseen_tasks", "Tasks that wait or run", labels=["state"])

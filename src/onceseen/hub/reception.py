@@ -123,7 +123,9 @@ def _bury(hub: "Hub", link: WorkerLink, blame: Blame) -> None:
     for number in list(link.leases):
         hub.give_back(link, number, blame if died else INNOCENT)
     looks.moved(hub, link)
-    hub.errand(_announce(hub, WORKER_LEFT, WorkerRow(link.hello.id, hub.me, link.hello.host, link.hello.pid, 0, now(), "gone")))
+    hub.errand(
+        _announce(hub, WORKER_LEFT, WorkerRow(link.hello.id, hub.me, link.hello.host, link.hello.pid, 0, now(), "gone"))
+    )
 
 
 def _died_loading(hub: "Hub", lane: bytes) -> None:

@@ -51,7 +51,15 @@ class Submission:
         self.request = request
         model = request.model
         self.head = JobHead(
-            new_id(), hub.settings.project, request.name, hub.me, model.ref, request.priority, request.source, request.owner, now()
+            new_id(),
+            hub.settings.project,
+            request.name,
+            hub.me,
+            model.ref,
+            request.priority,
+            request.source,
+            request.owner,
+            now(),
         )
         self._own = request.fresh or not model.manifest.cache
         self._entries: list[Entry] = []
@@ -162,7 +170,9 @@ class Submission:
         hub = self.hub
         if hub.pending_bytes + self._size > hub.settings.max_pending_bytes:
             self._drop()
-            raise TooBusy(f"{hub.pending_bytes >> 20} MB of submissions wait for the disk already; try again in a moment.")
+            raise TooBusy(
+                f"{hub.pending_bytes >> 20} MB of submissions wait for the disk already; try again in a moment."
+            )
         chunk = Chunk(self.head, self._entries, first=self._sent == 0, last=last)
         self._sent += 1
         pending = Pending(chunk, self._blobs, asyncio.get_running_loop().create_future(), self._size, self._early)
@@ -269,7 +279,20 @@ async def _open_local(
     for n, name, place, digest in answered:
         key = task_key(head.project, digest, None, model.lane, PARAMS, None)
         task = NewTask(
-            key, new_id(), head.project, model.lane, CLASSIFICATION, digest, None, PARAMS, TaskState.QUEUED, head.priority, 0, None, moment, None
+            key,
+            new_id(),
+            head.project,
+            model.lane,
+            CLASSIFICATION,
+            digest,
+            None,
+            PARAMS,
+            TaskState.QUEUED,
+            head.priority,
+            0,
+            None,
+            moment,
+            None,
         )
         image = NewImage(head.project, digest, None, None, None, 0, f"path:{place}", moment)
         entries.append(Entry(n, name, key=key, task=task, image=image, digest=digest))
@@ -288,4 +311,3 @@ async def _open_local(
                 told(done, results.get(done.item.task))
     assert row is not None
     return row
-

@@ -45,7 +45,9 @@ class Pending:
 class PackStage:
     """Appends images to packs, group after group."""
 
-    def __init__(self, blobs: Blobs, database: Database, hand_on: Callable[[list[Pending]], None], linger: Callable[[], float]) -> None:
+    def __init__(
+        self, blobs: Blobs, database: Database, hand_on: Callable[[list[Pending]], None], linger: Callable[[], float]
+    ) -> None:
         self._blobs = blobs
         self._database = database
         self._hand_on = hand_on
@@ -199,4 +201,3 @@ def fail(future: asyncio.Future[Outcome], error: Exception) -> None:
     """End a future with an error that others understand, unless it has ended."""
     if not future.done():
         future.set_exception(error if isinstance(error, OnceseenError) else StoreError(f"The record refused: {error}"))
-

@@ -89,13 +89,18 @@ class Catalog:
         names = (model.ref, model.row.name) if self._live.get(model.row.name) is model else (model.ref,)
         return [dialect for dialect in {**DIALECT_DEFAULTS, **self._defaults} if self.default_ref(dialect) in names]
 
-    def predictions(self, lane: bytes | None, result: bytes | None, score: float | None, k: int | None = None) -> list[Prediction]:
+    def predictions(
+        self, lane: bytes | None, result: bytes | None, score: float | None, k: int | None = None
+    ) -> list[Prediction]:
         """The best labels of an answer with their scores, at most k (the manifest's `top`)."""
         model = self._by_lane.get(lane) if lane else None
         if model is None or result is None:
             return []
         labels = model.manifest.labels
-        best = [Prediction(index, labels[index], round(value, 6)) for index, value in finish.top(result, k or model.manifest.top)]
+        best = [
+            Prediction(index, labels[index], round(value, 6))
+            for index, value in finish.top(result, k or model.manifest.top)
+        ]
         if best and score is not None:
             best[0].score = score  # the record holds the first score whole, the others as float16
         return best

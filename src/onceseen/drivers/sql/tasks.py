@@ -30,7 +30,19 @@ RETURNING {ROW}
 """
 
 ANSWERED = f"(task.state = 2 OR (task.state = 3 AND task.error_kind IN ({REMEMBERED_KINDS})))"
-TAKEN = ("state", "server", "worker", "error_kind", "error", "label", "score", "started_at", "finished_at", "run_ms", "result")
+TAKEN = (
+    "state",
+    "server",
+    "worker",
+    "error_kind",
+    "error",
+    "label",
+    "score",
+    "started_at",
+    "finished_at",
+    "run_ms",
+    "result",
+)
 ANSWER = f"""
 INSERT INTO task ({", ".join(AnsweredTask._fields)}) VALUES :values
 ON CONFLICT (key) DO UPDATE SET

@@ -1,0 +1,205 @@
+"""One worker: takes batches from its link, decodes and runs them in turn, answers.
+
+Three threads: the link is read by one, the main one works, and a third says "alive" each second. Heavy work happens in
+native code that lets the others run.
+"""
+
+import os
+import queue
+import resource
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from onceseen.domain.ids import new_id
+from onceseen.errors import InvalidManifest, OnceseenError
+from onceseen.inference.look import look
+from onceseen.inference.manifest import Manifest, from_json
+from onceseen.inference.run import Engine
+from onceseen.ports.link import Frame, Stream
+from onceseen.ports.runtime import Runtime
+from onceseen.wire import link as wire
+
+log = structlog.get_logger()
+
+BEAT_SECONDS = 1.0
+RETRY_SECONDS = 0.1
+PATIENCE_SECONDS = 60.0
+
+
+class Limits(NamedTuple):
+    """What one image may be."""
+
+    max_pixels: int
+    max_bytes: int
+
+
+class Worker:
+    """Runs until it is told to end, or until there has been no server for a minute.
+
+    Args:
+        connect: opens the link, or raises OSError while nobody listens.
+        runtime: gives the library for a manifest's `runtime`.
+        limits: pixels and bytes of one image.
+        supervisor: id of the supervisor that started this process, empty without one.
+    """
+
+    def __init__(
+        self, connect: Callable[[], Stream], runtime: Callable[[str], Runtime], limits: Limits, supervisor: bytes = b""
+    ) -> None:
+        self._connect = connect
+        self._runtime = runtime
+        self._limits = limits
+        self._supervisor = supervisor
+        self._engines: dict[bytes, Engine] = {}
+        self._ending = False
+        self._inbox: queue.SimpleQueue[tuple[Stream, Frame | None]] = queue.SimpleQueue()
+        self._looks: deque[tuple[Stream, Frame]] = deque()
+        self._stream: Stream | None = None
+
+    def end(self) -> None:
+        """Finish the batch in hand, say bye, stop. Safe in a signal handler."""
+        self._ending = True
+        if self._stream is not None:
+            self._inbox.put((self._stream, None))
+
+    def run(self) -> int:
+        """The exit code: 0 when it was told to end, 1 when there was no server for a minute."""
+        patience = time.monotonic() + PATIENCE_SECONDS
+        while not self._ending:
+            try:
+                stream = self._connect()
+            except OSError:
+                if time.monotonic() > patience:
+                    log.error("worker.no_server", waited_s=PATIENCE_SECONDS)
+                    return 1
+                time.sleep(RETRY_SECONDS)
+                continue
+            self._serve(stream)
+            patience = time.monotonic() + PATIENCE_SECONDS
+        return 0
+
+    def _serve(self, stream: Stream) -> None:
+        """One life of the link."""
+        self._inbox, self._looks, self._stream = queue.SimpleQueue(), deque(), stream
+        hello = wire.Hello(
+            wire.LINK_VERSION,
+            version("onceseen"),
+            new_id(),
+            socket.gethostname(),
+            os.getpid(),
+            "worker",
+            self._supervisor,
+        )
+        over = threading.Event()
+        try:
+            stream.send(wire.encode(hello))
+            threads = [
+                threading.Thread(target=self._read, args=(stream,), daemon=True),
+                threading.Thread(target=_beat, args=(stream, over), daemon=True),
+            ]
+            for thread in threads:
+                thread.start()
+            self._work(stream)
+            if self._ending:
+                stream.send(wire.encode(wire.Bye()))
+        except ConnectionError:
+            log.info("link.ended")
+        finally:
+            over.set()
+            stream.close()
+            self._stream = None
+
+    def _read(self, stream: Stream) -> None:
+        """The reading thread: keeps the link's buffers empty, so that the next batch is here when this one is done."""
+        inbox, looks = self._inbox, self._looks
+        while (frame := stream.receive()) is not None:
+            if isinstance(wire.decode_from_server(frame.header), wire.Look):
+                looks.append((stream, frame))
+            inbox.put((stream, frame))
+        inbox.put((stream, None))
+
+    def _work(self, stream: Stream) -> None:
+        while not self._ending:
+            owner, frame = self._inbox.get()
+            if frame is None or owner is not stream:
+                return
+            while self._looks:  # somebody waits for a picture: before the batches
+                self._look(*self._looks.popleft())
+            message = wire.decode_from_server(frame.header)
+            match message:
+                case wire.Batch():
+                    self._batch(stream, message, frame.payload)
+                case wire.Load(lane, directory, manifest):
+                    self._load(stream, lane, Path(directory), from_json(manifest))
+                case wire.Unload(lane):
+                    if engine := self._engines.pop(lane, None):
+                        engine.close()
+                case wire.Drain():
+                    self._ending = True
+                case wire.Welcome() | wire.Look() | wire.Kill():
+                    pass
+
+    def _batch(self, stream: Stream, batch: wire.Batch, payload: bytes) -> None:
+        stream.send(wire.encode(wire.Begin(batch.lease)))
+        engine = self._engines.get(batch.lane)
+        if engine is None:
+            error = wire.Answer(error_kind="model-failed", error="The worker does not have this model.")
+            answers = [error] * len(batch.images)
+        else:
+            images: list[bytes | memoryview | Path] = []
+            view, place = memoryview(payload), 0
+            for image in batch.images:
+                if image.path:
+                    images.append(Path(image.path))
+                else:
+                    images.append(view[place : place + image.size])
+                    place += image.size
+            answers = engine.answer(images, self._limits.max_pixels, self._limits.max_bytes)
+        stream.send(wire.encode(wire.Done(batch.lease, answers)))
+
+    def _load(self, stream: Stream, lane: bytes, directory: Path, manifest: Manifest) -> None:
+        engine = self._engines.get(lane)
+        try:
+            if engine is None:
+                engine = self._engines[lane] = Engine(manifest, directory, self._runtime(manifest.runtime))
+        except (InvalidManifest, OSError, MemoryError) as error:
+            log.warning("model.refused", model=manifest.name, error=str(error))
+            stream.send(wire.encode(wire.LoadFailed(lane, str(error))))
+        else:
+            stream.send(wire.encode(wire.Ready(lane, engine.ms)))
+
+    def _look(self, stream: Stream, frame: Frame) -> None:
+        wanted = wire.decode_from_server(frame.header)
+        assert isinstance(wanted, wire.Look)
+        try:
+            looked, thumbnail = look(frame.payload, wanted)
+        except OnceseenError as error:
+            looked, thumbnail = wire.Looked(wanted.look, error_kind=error.code, error=error.message), b""
+        stream.send(wire.encode(looked), [thumbnail] if thumbnail else [])
+
+
+def _beat(stream: Stream, over: threading.Event) -> None:
+    """The heartbeat's thread."""
+    while not over.wait(BEAT_SECONDS):
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        try:
+            stream.send(wire.encode(wire.Beat(_memory_mb(usage), usage.ru_utime + usage.ru_stime)))
+        except ConnectionError:
+            return
+
+
+def _memory_mb(usage: resource.struct_rusage) -> float:
+    """Resident memory now (Linux), else the most there ever was."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+    except OSError:
+        return usage.ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)

@@ -1,0 +1,65 @@
+"""The worker's process: `python -m onceseen.worker.main --server ADDRESS`; started by the supervisor or by `onceseen worker`."""
+
+import argparse
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+# Before numpy and the runtime are imported: one process per core, so that no library starts threads of its own.
+for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_variable, "1")
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """The command line of one worker process."""
+    parser = argparse.ArgumentParser(prog="onceseen-worker")
+    parser.add_argument("--server", required=True, help="unix:PATH")
+    parser.add_argument("--supervisor", default="", help="id of the supervisor, hex")
+    parser.add_argument("--alive-fd", type=int, help="read end of the supervisor's pipe: end at its EOF")
+    parser.add_argument("--max-pixels", type=int, default=100_000_000)
+    parser.add_argument("--max-bytes", type=int, default=256_000_000)
+    parser.add_argument("--quiet", action="store_true")
+    return parser.parse_args(arguments)
+
+
+def end_with(fd: int) -> None:
+    """End this process at once when the other end of a pipe is gone: its supervisor was killed."""
+
+    def wait() -> None:
+        while os.read(fd, 1):
+            pass
+        os._exit(3)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run one worker in this process until it ends."""
+    from onceseen import log, wiring
+    from onceseen.worker.loop import Limits, Worker
+
+    log.configure(quiet=options.quiet, process="worker")
+    worker = Worker(
+        connect=lambda: wiring.connect(options.server),
+        runtime=wiring.runtime,
+        limits=Limits(options.max_pixels, options.max_bytes),
+        supervisor=bytes.fromhex(options.supervisor),
+    )
+    on_signal(signal.SIGTERM, worker.end)
+    if options.alive_fd is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+        end_with(options.alive_fd)
+    else:
+        on_signal(signal.SIGINT, worker.end)
+    return worker.run()
+
+
+def on_signal(number: int, act: Callable[[], None]) -> None:
+    """Call a function when a signal comes."""
+    signal.signal(number, lambda _number, _frame: act())
+
+
+if __name__ == "__main__":
+    sys.exit(run(parse()))
