@@ -20,7 +20,7 @@ class SignalLocal:
         for waiter in waiters:
             waiter.wake()
 
-    async def wait(self, topics: Iterable[str], timeout: float) -> bool:  # noqa: ASYNC109  (the port's)
+    async def wait(self, topics: Iterable[str], timeout: float) -> bool:
         """Return True soon after one of the topics was notified during this call, False after `timeout` seconds."""
         waiter = _Waiter(asyncio.get_running_loop())
         names = set(topics)

@@ -93,7 +93,7 @@ class LossySignal:
         else:
             self.inner.notify(topic)
 
-    async def wait(self, topics: Iterable[str], timeout: float) -> bool:  # noqa: ASYNC109  (the port's)
+    async def wait(self, topics: Iterable[str], timeout: float) -> bool:
         """Wait."""
         return await self.inner.wait(topics, timeout)
 

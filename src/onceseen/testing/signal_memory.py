@@ -25,7 +25,7 @@ class SignalMemory:
             else:
                 self._counts[topic] += 1
 
-    async def wait(self, topics: Iterable[str], timeout: float) -> bool:  # noqa: ASYNC109  (the port's)
+    async def wait(self, topics: Iterable[str], timeout: float) -> bool:
         """Look until one of the counts has changed."""
         names = list(topics)
         before = self._seen(names)
