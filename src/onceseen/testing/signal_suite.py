@@ -59,8 +59,10 @@ class SignalSuite:
         async def main() -> None:
             tasks = await self.waiting(signal, "a", count=3)
             caller = threading.Timer(0.02, signal.notify, ["a"])
+            began = time.monotonic()
             caller.start()
             assert all(await asyncio.gather(*tasks))
+            assert time.monotonic() - began < self.SOON / 2, "nothing woke the loop but its own timeout"
             caller.join()
 
         asyncio.run(main())

@@ -348,6 +348,29 @@ def test_a_reader_of_a_blob_that_is_deleted_meanwhile_sees_it_whole_or_missing(s
         assert all(one in (data, data[100:]) for one in seen)
 
 
+def test_a_part_read_from_a_hole_is_missing_not_zeros(store, monkeypatch):
+    (location,) = store.put([random_blob(40_000)])
+    read = packfile.read_at
+
+    def deletes_first(fd, size, offset):
+        if size == 30_000:
+            store.delete([location])
+        return read(fd, size, offset)
+
+    monkeypatch.setattr(packfile, "read_at", deletes_first)
+    with pytest.raises(BlobMissing):
+        store.get(location, 5000, 30_000)
+
+
+def test_a_pack_is_closed_when_its_last_reader_is_done(store):
+    store.put([random_blob(100)])
+    with store._readers.use(1) as fd, store._readers.use(1):
+        store._readers.forget(1)
+        assert len(os.pread(fd, 10, 0)) == 10
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(fd)
+
+
 def test_few_packs_are_held_open(directory, store, monkeypatch):
     monkeypatch.setattr(store._readers, "_limit", 2)
     group = [random_blob(49_000) for _ in range(10)]
