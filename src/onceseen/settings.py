@@ -103,7 +103,8 @@ def check(settings: Settings) -> None:
     """
     if not is_loopback(settings.host) and not settings.api_key:
         raise SettingsError(
-            f"Listening on {settings.host} would let everybody in: set ONCESEEN_API_KEY to a long random text, or use --host 127.0.0.1."
+            f"Listening on {settings.host} would let everybody in: set ONCESEEN_API_KEY to a long random text, "
+            "or use --host 127.0.0.1."
         )
     for name in ("database", "blobs", "signal"):
         url = getattr(settings, name)

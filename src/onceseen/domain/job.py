@@ -141,3 +141,13 @@ class NewImage(NamedTuple):
     bytes: int
     location: str | None
     created_at: int
+
+
+class ImageFacts(NamedTuple):
+    """What a run saw of an image, in the order of the statement that writes it."""
+
+    media_type: str
+    width: int
+    height: int
+    project: int
+    digest: bytes

@@ -6,7 +6,7 @@ from onceseen.domain.events import JOB_DELETED, JOB_FINISHED, JOB_PROGRESS, NewE
 from onceseen.domain.ids import text_of
 from onceseen.domain.job import Control, FinishedItem, ItemRow, ItemState, JobRow, JobState
 from onceseen.domain.machine import is_answered
-from onceseen.domain.task import TaskState
+from onceseen.domain.task import TaskRow, TaskState
 from onceseen.domain.views import ItemFilter
 from onceseen.errors import NotFound
 from onceseen.ports.database import Transaction
@@ -93,9 +93,9 @@ def _retry(tx: Transaction, job: JobRow, items: list[ItemRow], _now: int) -> Non
     tx.tasks.reopen(sorted({item.task for item in again if item.task}))
 
 
-def _remembered(tasks: dict[bytes, object], item: ItemRow) -> bool:
+def _remembered(tasks: dict[bytes, TaskRow], item: ItemRow) -> bool:
     row = tasks.get(item.task or b"")
-    return row is None or is_answered(row.state, row.error_kind)  # type: ignore[attr-defined]
+    return row is None or is_answered(row.state, row.error_kind)
 
 
 def _release(tx: Transaction, items: Sequence[ItemRow]) -> None:

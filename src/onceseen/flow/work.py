@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from onceseen.domain.events import NewEvent
-from onceseen.domain.job import Counts, FinishedItem, JobRow, NewImage, PendingItem
+from onceseen.domain.job import Counts, FinishedItem, ImageFacts, JobRow, NewImage, PendingItem
 from onceseen.domain.machine import Blame, Verdict
 from onceseen.domain.task import AnsweredTask, Claimed, Fence, Head, NewTask, Settlement, TaskRow
 from onceseen.domain.views import FileRow
@@ -60,16 +60,6 @@ class Chunk:
     first: bool = True
     last: bool = True
     expect: int = 0
-
-
-class ImageFacts(NamedTuple):
-    """What a run saw of an image, in the order of the statement that writes it."""
-
-    media_type: str
-    width: int
-    height: int
-    project: int
-    digest: bytes
 
 
 class Settled(NamedTuple):
@@ -185,7 +175,11 @@ class Tally:
 
     def counts(self) -> dict[bytes, Counts]:
         """By job, in the order of their ids, which is the order of the locks."""
-        return {job: Counts(job, *self._added[job], job in self._complete) for job in sorted(self._added)}
+        counts = {}
+        for job in sorted(self._added):
+            total, pending, succeeded, failed, cancelled = self._added[job]
+            counts[job] = Counts(job, total, pending, succeeded, failed, cancelled, job in self._complete)
+        return counts
 
 
 def unique_tasks(chunks: Sequence[Chunk]) -> list[NewTask]:

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from onceseen.domain.ids import new_id, now
-from onceseen.domain.job import NewImage
+from onceseen.domain.job import ImageFacts, NewImage
 from onceseen.domain.machine import Blame, Standing, after_give_back
 from onceseen.domain.task import CLASSIFICATION, AnsweredTask, Settlement, TaskState, task_key
 from onceseen.domain.views import FileRow
 from onceseen.errors import BlobMissing, ImageError, ModelFailed
-from onceseen.flow.work import Entry, Failure, GivenBack, Group, ImageFacts, LocalAnswer, Outcome, Settled
+from onceseen.flow.work import Entry, Failure, GivenBack, Group, LocalAnswer, Outcome, Settled
 from onceseen.hub.links import WorkerLink
 from onceseen.hub.units import Unit
 from onceseen.hub.writer import Pending

@@ -74,19 +74,20 @@ class Dispatcher:
             waiting[lane] = (min(priority, known[0]), known[1]) if known else (priority, 1 << 62)
         plans = []
         for link in sorted(links, key=lambda link: link.held_ms):
-            lane = self._choose(link, now, waiting)
-            if lane is None:
+            chosen = self._choose(link, now, waiting)
+            if chosen is None:
                 continue
-            state = self.lane(lane)
+            state = self.lane(chosen)
             n = self.credit(link, state)
             if n:
-                plans.append(Plan(link, lane, n, state.cost_ms))
+                plans.append(Plan(link, chosen, n, state.cost_ms))
                 link.planned_ms += n * state.cost_ms
         return plans
 
     def _choose(self, link: WorkerLink, now: float, waiting: dict[bytes, tuple[int, int]]) -> bytes | None:
         """Smaller priority first; then the lane the worker stays with, for a second; then the oldest task."""
-        best, best_rank = None, None
+        best: bytes | None = None
+        best_rank: tuple[int, bool, int] | None = None
         for lane, (priority, oldest) in waiting.items():
             stays = lane == link.current and now - link.current_since < STAY_SECONDS
             rank = (priority, not stays, oldest)

@@ -64,6 +64,7 @@ class Hub:
         self.settings = settings
         self.metrics = Metrics()
         self.me = 0
+        self.loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]  # set by start
         self.catalog = Catalog()
         self.links: dict[bytes, WorkerLink] = {}  # by the peer's id
         self.dispatcher = Dispatcher()
@@ -94,6 +95,7 @@ class Hub:
 
     async def start(self) -> None:
         """Take the record over: a new server id, tasks of dead servers back, the queue goes on by itself."""
+        self.loop = asyncio.get_running_loop()
         self._tasks = [asyncio.create_task(self.pack.run()), asyncio.create_task(self.writer.run())]
         started = now()
 
@@ -193,6 +195,12 @@ class Hub:
     def workers(self) -> list[WorkerLink]:
         """Links of workers."""
         return [link for link in self.links.values() if link.is_worker]
+
+    def forgive(self, lane: bytes) -> None:
+        """A model was added or promoted again: a lane that was given up is tried anew."""
+        state = self.dispatcher.lane(lane)
+        state.broken, state.load_deaths = None, 0
+        self.writer.wake()
 
     def place_of(self, lane: bytes) -> tuple[str, bytes] | None:
         """Where a worker finds a model: its directory and its manifest."""

@@ -33,6 +33,14 @@ class Metrics:
         """Count one run of a model."""
         self._inferred.labels(model, version).inc()
 
+    def images_of(self, model: str, version: str) -> int:
+        """Runs of one version so far."""
+        for metric in self._inferred.collect():
+            for sample in metric.samples:
+                if sample.name.endswith("_total") and sample.labels == {"model": model, "version": version}:
+                    return int(sample.value)
+        return 0
+
     def fenced(self, n: int) -> None:
         """Count late answers."""
         self._fenced.inc(n)

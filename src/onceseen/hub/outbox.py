@@ -22,7 +22,8 @@ class Outbox:
 
     def take(self) -> tuple[Group, list[Pending]]:
         """The next transaction's work, not more than one should hold."""
-        count, pendings = 0, []
+        count = 0
+        pendings: list[Pending] = []
         while self.chunks and (not pendings or count + len(self.chunks[0].chunk.entries) <= ITEMS_AT_ONCE):
             pending = self.chunks.pop(0)
             count += len(pending.chunk.entries)

@@ -11,6 +11,7 @@ from onceseen.domain.machine import INNOCENT, Blame
 from onceseen.domain.views import WorkerRow
 from onceseen.errors import UnknownModel
 from onceseen.flow import control, sweep
+from onceseen.flow.work import GivenBack
 from onceseen.hub import answers, looks
 from onceseen.hub.links import WorkerLink
 from onceseen.ports.database import Transaction
@@ -209,7 +210,7 @@ async def sweep_once(hub: "Hub", *, hourly: bool = False) -> None:
     """One round of the sweep."""
     known = hub.held.keys()
 
-    def transact(tx: Transaction) -> tuple[list[sweep.GivenBack], bool]:
+    def transact(tx: Transaction) -> tuple[list[GivenBack], bool]:
         lost = sweep.lost(tx, hub.me, known)
         sweep.broken_off(tx, hub.me, hub.open_jobs)
         jobs = tx.jobs.controlled()

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from onceseen.domain.events import Event, NewEvent
-from onceseen.domain.job import Counts, FinishedItem, ItemRow, JobRow, NewImage, PendingItem
+from onceseen.domain.job import Counts, FinishedItem, ImageFacts, ItemRow, JobRow, NewImage, PendingItem
 from onceseen.domain.machine import Verdict
 from onceseen.domain.model import ModelRow
 from onceseen.domain.task import AnsweredTask, Claimed, Fence, Head, NewTask, Settlement, TaskRow
@@ -125,8 +125,8 @@ class Images(Protocol):
     def upsert(self, images: Sequence[NewImage]) -> None:
         """Insert images; one that is there takes a location if it had none, and is no longer deleted."""
 
-    def describe(self, facts: Sequence[tuple[str, int, int, int, bytes]]) -> None:
-        """Write what a run saw: (media type, width, height, project, digest)."""
+    def describe(self, facts: Sequence[ImageFacts]) -> None:
+        """Write what runs saw of images."""
 
     def locate(self, project: int, digests: Sequence[bytes]) -> dict[bytes, str]:
         """Locations of images whose bytes are in the store."""

@@ -1,0 +1,1 @@
+"""The HTTP side of a server: `app` puts it together, one file per resource."""

@@ -104,6 +104,23 @@ class ImageOut(msgspec.Struct):
     created_at: datetime | None
 
 
+class ModelOut(msgspec.Struct):
+    """One version of a model. `images`: that went through it since the server started."""
+
+    name: str
+    version: str
+    stage: str
+    task: str
+    runtime: str
+    labels: int
+    positive: list[str]
+    content_digest: str
+    default_for: list[str]
+    created_at: datetime | None
+    images: int
+    ms_per_image: float | None
+
+
 class EventOut(msgspec.Struct):
     """One event."""
 

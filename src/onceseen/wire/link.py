@@ -26,7 +26,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, tag=True, gc=False):
     """Base of all messages."""
 
 
-class Hello(Message):
+class Hello(Message, frozen=True):
     """First message of every link. `id`: UUIDv7 of the worker or supervisor, new for each connection."""
 
     link_version: int
@@ -38,27 +38,27 @@ class Hello(Message):
     supervisor: bytes = b""  # id of the supervisor that started this worker, if one did
 
 
-class Ready(Message):
+class Ready(Message, frozen=True):
     """The model is loaded and warm. `ms`: prepare + run + finish of one image of its own size."""
 
     lane: bytes
     ms: float
 
 
-class LoadFailed(Message):
+class LoadFailed(Message, frozen=True):
     """The model cannot be loaded: the sentence says why."""
 
     lane: bytes
     error: str
 
 
-class Begin(Message):
+class Begin(Message, frozen=True):
     """The worker starts this lease now."""
 
     lease: int
 
 
-class Answer(Message):
+class Answer(Message, frozen=True):
     """What became of one image. Exactly one of `scores` and `error_kind` is set.
 
     `index`: of the best label; `score`: its score; `scores`: see inference/finish.py; times in milliseconds;
@@ -78,14 +78,14 @@ class Answer(Message):
     size: int = 0  # bytes of a local path's file
 
 
-class Done(Message):
+class Done(Message, frozen=True):
     """The lease is finished; answers in the order of its images."""
 
     lease: int
     answers: list[Answer]
 
 
-class Looked(Message):
+class Looked(Message, frozen=True):
     """Answer to Look. `error_kind` empty when it could be done; the payload is the thumbnail, if one was wanted."""
 
     look: int
@@ -97,24 +97,24 @@ class Looked(Message):
     error: str = ""
 
 
-class Beat(Message):
+class Beat(Message, frozen=True):
     """Alive, from a thread of its own. `memory_mb`: resident memory; `cpu_s`: user + system time so far."""
 
     memory_mb: float
     cpu_s: float
 
 
-class Bye(Message):
+class Bye(Message, frozen=True):
     """The end of this link is intended."""
 
 
-class Started(Message):
+class Started(Message, frozen=True):
     """Supervisor: a worker process was started."""
 
     pid: int
 
 
-class Died(Message):
+class Died(Message, frozen=True):
     """Supervisor: one of its worker processes ended; `reason` is one short sentence."""
 
     pid: int
@@ -124,13 +124,13 @@ class Died(Message):
 FromWorker = Hello | Ready | LoadFailed | Begin | Done | Looked | Beat | Bye | Started | Died
 
 
-class Welcome(Message):
+class Welcome(Message, frozen=True):
     """Answer to Hello. `server`: its id in this life."""
 
     server: int
 
 
-class Load(Message):
+class Load(Message, frozen=True):
     """Load a model before the batches that follow. `manifest`: as JSON (inference/manifest.py)."""
 
     lane: bytes
@@ -138,20 +138,20 @@ class Load(Message):
     manifest: bytes
 
 
-class Unload(Message):
+class Unload(Message, frozen=True):
     """Forget a model; nothing of it follows."""
 
     lane: bytes
 
 
-class ImageRef(Message):
+class ImageRef(Message, frozen=True):
     """One image of a batch: `size` bytes of the payload, or a local file that the worker reads itself."""
 
     size: int = 0
     path: str = ""
 
 
-class Batch(Message):
+class Batch(Message, frozen=True):
     """Images to answer, under one lease number of this link."""
 
     lease: int
@@ -159,7 +159,7 @@ class Batch(Message):
     images: list[ImageRef]
 
 
-class Look(Message):
+class Look(Message, frozen=True):
     """Decode the image in the payload without a model. `thumbnail`: longer side in pixels, 0 for none."""
 
     look: int
@@ -168,11 +168,11 @@ class Look(Message):
     max_pixels: int = 100_000_000
 
 
-class Drain(Message):
+class Drain(Message, frozen=True):
     """Finish what you hold, say Bye, end."""
 
 
-class Kill(Message):
+class Kill(Message, frozen=True):
     """To a supervisor: kill this worker process of yours; it is frozen or over its deadline."""
 
     pid: int

@@ -129,7 +129,7 @@ class Supervisor:
     def _report(self, child: Child, code: int) -> None:
         assert child.process is not None
         reason = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        log.warning(f"{child.name}.ended", pid=child.process.pid, reason=reason)
+        log.warning("child.ended", child=child.name, pid=child.process.pid, reason=reason)
         if child.name == "worker":
             self._tell(wire.Died(child.process.pid, reason))
 

@@ -35,7 +35,7 @@ def test_waiters_on_two_loops_are_both_woken():
     async def main():
         elsewhere = asyncio.ensure_future(asyncio.to_thread(lambda: asyncio.run(wait())))
         here = asyncio.ensure_future(wait())
-        while len(signal._waiters.get("a", ())) < 2:  # noqa: ASYNC110  (nothing announces it)
+        while len(signal._waiters.get("a", ())) < 2:
             await asyncio.sleep(0.001)
         signal.notify("a")
         assert await here

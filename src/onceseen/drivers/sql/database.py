@@ -17,6 +17,7 @@ from onceseen.drivers.sql.others import SqlEvents, SqlModels, SqlServers
 from onceseen.drivers.sql.tasks import SqlTasks
 from onceseen.drivers.sql.views import SqlViews
 from onceseen.errors import DatabaseAway, OnceseenError, StorageFull
+from onceseen.ports import database as ports
 
 PRAGMAS = """
 PRAGMA journal_mode = WAL;
@@ -35,15 +36,15 @@ class SqlTransaction:
     def __init__(self, connection: Connection) -> None:
         # The driver's own cursor: SQLAlchemy's would cost 20 us a statement.
         cursor = connection.connection.cursor()
-        self.tasks = SqlTasks(cursor)
-        self.items = SqlItems(cursor)
-        self.jobs = SqlJobs(cursor)
-        self.images = SqlImages(cursor)
-        self.events = SqlEvents(cursor)
-        self.models = SqlModels(cursor)
-        self.servers = SqlServers(cursor)
-        self.files = SqlFiles(cursor)
-        self.views = SqlViews(connection)
+        self.tasks: ports.Tasks = SqlTasks(cursor)
+        self.items: ports.Items = SqlItems(cursor)
+        self.jobs: ports.Jobs = SqlJobs(cursor)
+        self.images: ports.Images = SqlImages(cursor)
+        self.events: ports.Events = SqlEvents(cursor)
+        self.models: ports.Models = SqlModels(cursor)
+        self.servers: ports.Servers = SqlServers(cursor)
+        self.files: ports.Files = SqlFiles(cursor)
+        self.views: ports.Views = SqlViews(connection)
 
 
 class SqliteDatabase:

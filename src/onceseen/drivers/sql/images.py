@@ -1,6 +1,6 @@
 from collections.abc import Mapping, Sequence
 
-from onceseen.domain.job import NewImage
+from onceseen.domain.job import ImageFacts, NewImage
 from onceseen.domain.views import FileRow
 from onceseen.drivers.sql.cursor import Statements
 
@@ -23,12 +23,12 @@ class SqlImages(Statements):
     def upsert(self, images: Sequence[NewImage]) -> None:
         self._values(UPSERT, images)
 
-    def describe(self, facts: Sequence[tuple[str, int, int, int, bytes]]) -> None:
+    def describe(self, facts: Sequence[ImageFacts]) -> None:
         self._cursor.executemany(DESCRIBE, facts)
 
     def locate(self, project: int, digests: Sequence[bytes]) -> dict[bytes, str]:
         sql = f"SELECT digest, location FROM image WHERE project = ? AND digest IN (:list) AND {STORED}"
-        return dict(self._among(sql, digests, before=(project,)))  # type: ignore[arg-type]  # rows of two columns
+        return dict(self._among(sql, digests, before=(project,)))
 
     def lose(self, project: int, digest: bytes, location: str) -> None:
         sql = "UPDATE image SET location = NULL WHERE project = ? AND digest = ? AND location = ?"

@@ -1,0 +1,64 @@
+"""Files of models in the data directory; their rows are written by `flow.models`."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from onceseen import bundled
+from onceseen.domain.ids import now
+from onceseen.domain.model import ModelRow
+from onceseen.errors import ModelExists
+from onceseen.flow import models
+from onceseen.inference import external
+from onceseen.inference.manifest import Manifest, content_digest, read
+from onceseen.ports.database import Transaction
+
+T = TypeVar("T")
+
+
+def install(store: Path, manifest: Manifest, directory: Path) -> tuple[bytes, str]:
+    """Copy a model's weights into the store, under its content digest. Returns the digest and the location.
+
+    Idempotent: a model that is there already is left as it is.
+    """
+    digest = content_digest(manifest, directory)
+    location = f"{manifest.name}-{digest.hex()[:16]}"
+    target = store / location
+    weights = directory / manifest.file
+    for file in (weights, *external.files(weights, directory)):
+        copy = target / file.relative_to(directory)
+        if copy.is_file():
+            continue
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        temporary = copy.with_name(f"{copy.name}.{os.getpid()}.tmp")
+        shutil.copyfile(file, temporary)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(copy)
+    return digest, location
+
+
+def add_bundled(begin: Callable[[Callable[[Transaction], None]], T]) -> T:
+    """Make sure the record knows the models that come with the package, where they lie now."""
+    found = []
+    for directory in bundled.models():
+        manifest, _ = read(directory)
+        found.append((manifest, content_digest(manifest, directory), str(directory)))
+
+    def write(tx: Transaction) -> None:
+        for manifest, digest, location in found:
+            try:
+                models.add(tx, manifest, digest, location, now())
+            except ModelExists:
+                continue  # somebody's own model has this name and version
+
+    return begin(write)
+
+
+def forget_files(store: Path, row: ModelRow, others: list[ModelRow]) -> None:
+    """Delete the files of a removed model, unless another version uses them or they are not ours."""
+    target = store / row.location
+    if target.parent == store and not any(other.location == row.location for other in others):
+        shutil.rmtree(target, ignore_errors=True)

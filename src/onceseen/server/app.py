@@ -1,0 +1,66 @@
+"""Puts the HTTP side together: guard, the bare submit route, and FastAPI for everything else."""
+
+from http import HTTPStatus
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from onceseen.errors import InvalidRequest, OnceseenError, RequestError
+from onceseen.hub.hub import Hub
+from onceseen.server import events, health, home, images, jobs, models, predictions, workers
+from onceseen.server.asgi import PROBLEM, RETRY_AFTER, App, Receive, Scope, Send, problem
+from onceseen.server.guard import Guard
+from onceseen.server.submit import SubmitRoute
+from onceseen.settings import Settings
+from onceseen.wire.http import encode
+
+
+def build_app(hub: Hub, settings: Settings) -> App:
+    """The whole ASGI application of a server."""
+    api = FastAPI(title="Onceseen", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    api.state.hub, api.state.settings = hub, settings
+    for resource in (jobs, predictions, images, models, workers, events, health, home):
+        api.include_router(resource.router)
+    api.add_exception_handler(OnceseenError, _onceseen)
+    api.add_exception_handler(HTTPException, _http)
+    api.add_exception_handler(RequestValidationError, _validation)
+    submit = SubmitRoute(hub, settings)
+
+    async def route(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] == "/v1/jobs" and scope["method"] == "POST":
+            await submit(scope, receive, send)
+        else:
+            await api(scope, receive, send)
+
+    return Guard(route, settings)
+
+
+def answer_problem(error: OnceseenError) -> Response:
+    """An error as a response."""
+    headers = {"retry-after": RETRY_AFTER[error.status]} if error.status in RETRY_AFTER else None
+    return Response(encode(problem(error)), error.status, headers, PROBLEM)
+
+
+async def _onceseen(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, OnceseenError)
+    return answer_problem(error)
+
+
+async def _validation(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"][1:])
+    return answer_problem(InvalidRequest(f"`{name}`: {first['msg']}; got {str(first.get('input'))[:100]!r}."))
+
+
+async def _http(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    refused = RequestError(str(error.detail))
+    body = problem(refused) | {
+        "status": error.status_code,
+        "code": HTTPStatus(error.status_code).phrase.lower().replace(" ", "-"),
+        "title": HTTPStatus(error.status_code).phrase,
+    }
+    return Response(encode(body), error.status_code, error.headers, PROBLEM)

@@ -1,0 +1,120 @@
+"""zip and tar: spooled to a file, then read entry by entry within limits; links and special files are never followed."""
+
+import asyncio
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
+from typing import IO, TypeVar
+
+from onceseen.domain.names import clean_name, is_image_name
+from onceseen.errors import InvalidRequest, PayloadTooLarge
+from onceseen.hub.submission import Submission
+from onceseen.settings import Settings
+
+T = TypeVar("T")
+Entry = tuple[str, bytes | None, str]  # name, bytes, and the reason where there are none
+ENTRIES_AT_ONCE = 32
+BYTES_AT_ONCE = 8 << 20
+FREE_BYTES = 64 << 20
+"""What an archive may unpack to whatever its own size: small ones of flat pictures pack very well."""
+READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError)
+
+
+async def receive_images(submission: Submission, body: AsyncIterator[bytes], kind: str, settings: Settings) -> None:
+    """Take every image file of an archive, in its order.
+
+    Raises:
+        InvalidRequest: it is no archive, or holds no image.
+        PayloadTooLarge: it unpacks to more than its limits allow.
+    """
+    with ExitStack() as stack:
+        directory = settings.data / "tmp"
+        spool = stack.enter_context(tempfile.TemporaryFile(dir=directory if directory.is_dir() else None))
+        size = 0
+        async for part in body:
+            await asyncio.to_thread(spool.write, part)
+            size += len(part)
+        if not size:
+            return
+        spool.seek(0)
+        read = _zip_entries if kind in ("application/zip", "application/x-zip-compressed") else _tar_entries
+        entries = read(spool, settings, size)
+        while group := await asyncio.to_thread(_take, entries):
+            for name, data, reason in group:
+                if submission.count >= settings.max_items:
+                    raise PayloadTooLarge(f"The archive has more than {settings.max_items:,} images; send it in parts.")
+                if data is None:
+                    submission.refuse(clean_name(name), *_kind(reason))
+                else:
+                    await submission.add(clean_name(name), data)
+    if not submission.count:
+        raise InvalidRequest("The archive holds no file with the name of an image (.jpg, .png, .tif, ...).")
+
+
+def _kind(reason: str) -> tuple[str, str]:
+    return ("too-large" if "limit" in reason else "unreadable-image"), reason
+
+
+def _take(entries: Iterator[Entry]) -> list[Entry]:
+    """The next few entries, in a thread."""
+    group: list[Entry] = []
+    size = 0
+    for entry in entries:
+        group.append(entry)
+        size += len(entry[1] or b"")
+        if len(group) >= ENTRIES_AT_ONCE or size >= BYTES_AT_ONCE:
+            break
+    return group
+
+
+class _Budget:
+    """How much an archive may still unpack to."""
+
+    def __init__(self, settings: Settings, size: int) -> None:
+        self._left = max(FREE_BYTES, int(min(size * settings.archive_ratio, settings.max_submission_bytes)))
+        self._total = self._left
+        self._per_image = settings.max_image_bytes
+
+    def read(self, name: str, open_entry: Callable[[], IO[bytes] | None]) -> Entry:
+        """One entry, never more of it than the limits; one that cannot be read fails alone."""
+        try:
+            stream = open_entry()
+            if stream is None:
+                return name, None, "The archive's entry is no file."
+            with stream:
+                data = stream.read(min(self._per_image, self._left) + 1)
+        except READ_ERRORS as error:
+            return name, None, f"The archive's entry cannot be read: {error}."
+        if len(data) > self._per_image:
+            self._left -= self._per_image
+            return name, None, f"The image has more than {self._per_image:,} bytes, the limit."
+        self._left -= len(data)
+        if self._left < 0:
+            raise PayloadTooLarge(f"The archive unpacks to more than {self._total:,} bytes, its limit.")
+        return name, data, ""
+
+
+def _zip_entries(spool: IO[bytes], settings: Settings, size: int) -> Iterator[Entry]:
+    budget = _Budget(settings, size)
+    try:
+        archive = zipfile.ZipFile(spool)
+    except READ_ERRORS as error:
+        raise InvalidRequest(f"This is no zip archive that can be read: {error}.") from error
+    with archive:
+        for info in archive.infolist():
+            if not info.is_dir() and is_image_name(info.filename):
+                yield budget.read(info.filename, lambda info=info: archive.open(info))  # type: ignore[misc]
+
+
+def _tar_entries(spool: IO[bytes], settings: Settings, size: int) -> Iterator[Entry]:
+    budget = _Budget(settings, size)
+    try:
+        with tarfile.open(fileobj=spool, mode="r:*") as archive:
+            for info in archive:
+                if info.isreg() and is_image_name(info.name):
+                    yield budget.read(info.name, lambda info=info: archive.extractfile(info))  # type: ignore[misc]
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise InvalidRequest(f"This is no tar archive that can be read: {error}.") from error

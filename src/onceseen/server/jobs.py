@@ -1,0 +1,106 @@
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from onceseen.domain.ids import now, text_of
+from onceseen.domain.job import Control, JobState
+from onceseen.domain.views import ItemFilter, ItemView
+from onceseen.errors import NotFound
+from onceseen.flow import control
+from onceseen.hub.hub import Hub
+from onceseen.server.common import Limit, TheHub, job_id, json, make_cursor, page, read_cursor, states_of
+from onceseen.server.submit import item_view_out
+from onceseen.wire.http import JobOut, job_out
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
+
+
+@router.get("")
+async def list_jobs(hub: TheHub, cursor: str | None = None, limit: Limit = 50) -> Response:
+    """Jobs, newest first."""
+    place = read_cursor(cursor)
+
+    def read() -> list[JobOut]:
+        with hub.database.read() as reader:
+            return [job_out(row, running) for row, running in reader.views.jobs(place[0] if place else None, limit)]
+
+    jobs = await hub.read(read)
+    return page(jobs, limit, make_cursor(job_id(jobs[-1].id), 0) if jobs else None)
+
+
+@router.get("/{job}")
+async def one_job(hub: TheHub, job: str) -> Response:
+    """One job."""
+    identifier = job_id(job)
+
+    def read() -> JobOut | None:
+        with hub.database.read() as reader:
+            found = reader.views.job(identifier)
+        if found is None or found[0].state == JobState.RECEIVING or found[0].control == Control.DELETE:
+            return None
+        return job_out(*found)
+
+    found = await hub.read(read)
+    if found is None:
+        raise NotFound(f"There is no job {job}.")
+    return json(found)
+
+
+@router.get("/{job}/items")
+async def list_items(
+    hub: TheHub, job: str, state: str | None = None, label: str | None = None, cursor: str | None = None, limit: Limit = 100
+) -> Response:
+    """Items of a job, by n."""
+    where = ItemFilter(hub.settings.project, job_id(job), states=states_of(state), label=label, after=read_cursor(cursor))
+    await _must_exist(hub, job)
+    views = await hub.read(lambda: _items(hub, where, limit))
+    items = [item_view_out(hub, view) for view in views]
+    return page(items, limit, make_cursor(views[-1].job, views[-1].n) if views else None)
+
+
+@router.get("/{job}/items/{n}")
+async def one_item(hub: TheHub, job: str, n: int) -> Response:
+    """One item."""
+    where = ItemFilter(hub.settings.project, job_id(job), n=n)
+    views = await hub.read(lambda: _items(hub, where, 1))
+    if not views:
+        raise NotFound(f"The job {job} has no item {n}.")
+    return json(item_view_out(hub, views[0]))
+
+
+@router.post("/{job}/cancel")
+async def cancel_job(hub: TheHub, job: str) -> Response:
+    """Cancel what is not answered yet."""
+    return await _ask(hub, job, Control.CANCEL)
+
+
+@router.post("/{job}/retry")
+async def retry_job(hub: TheHub, job: str) -> Response:
+    """Run failed items again, but not those whose image is unreadable."""
+    return await _ask(hub, job, Control.RETRY)
+
+
+@router.delete("/{job}")
+async def delete_job(hub: TheHub, job: str) -> Response:
+    """Take the job with its items and names away; images go when no item names them any more."""
+    await _ask(hub, job, Control.DELETE)
+    return Response(status_code=204)
+
+
+async def _ask(hub: Hub, job: str, what: Control) -> Response:
+    row = await hub.writer.call(lambda tx: control.ask(tx, job_id(job), what, now()))
+    hub.controlled = True
+    return json(job_out(row))
+
+
+async def _must_exist(hub: Hub, job: str) -> None:
+    def read() -> bool:
+        with hub.database.read() as reader:
+            return reader.jobs.get(job_id(job)) is not None
+
+    if not await hub.read(read):
+        raise NotFound(f"There is no job {text_of(job_id(job))}.")
+
+
+def _items(hub: Hub, where: ItemFilter, limit: int) -> list[ItemView]:
+    with hub.database.read() as reader:
+        return reader.views.items(where, limit)

@@ -1,0 +1,112 @@
+"""`multipart/form-data`, streamed: each part becomes an item as soon as it has ended; nothing is spooled to disk."""
+
+from collections.abc import AsyncIterator
+
+from python_multipart import MultipartParser
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import parse_options_header
+
+from onceseen.domain.names import clean_name
+from onceseen.errors import InvalidRequest, PayloadTooLarge
+from onceseen.hub.submission import Submission
+from onceseen.settings import Settings
+
+FIELD = "images"
+MAX_HEADER = 16_384
+
+
+class _Parts:
+    """Collects the parser's callbacks into whole parts."""
+
+    def __init__(self, limit: int) -> None:
+        self.whole: list[tuple[str, bytes | None]] = []  # name, bytes; None: too large
+        self.ended = False
+        self._limit = limit
+        self._field = b""
+        self._value = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._data: list[bytes] = []
+        self._size = 0
+
+    def callbacks(self) -> dict[str, object]:
+        return {
+            "on_part_begin": self._begin,
+            "on_header_field": self._header_field,
+            "on_header_value": self._header_value,
+            "on_header_end": self._header_end,
+            "on_part_data": self._part_data,
+            "on_part_end": self._end,
+            "on_end": self._finish,
+        }
+
+    def _begin(self) -> None:
+        self._headers, self._data, self._size, self._field, self._value = {}, [], 0, b"", b""
+
+    def _header_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+        self._check_header()
+
+    def _header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+        self._check_header()
+
+    def _check_header(self) -> None:
+        if len(self._field) + len(self._value) > MAX_HEADER:
+            raise InvalidRequest("A part of the form has a header of more than 16 kB.")
+
+    def _header_end(self) -> None:
+        self._headers[self._field.lower()] = self._value
+        self._field, self._value = b"", b""
+
+    def _part_data(self, data: bytes, start: int, end: int) -> None:
+        self._size += end - start
+        if self._size <= self._limit:
+            self._data.append(data[start:end])
+        else:
+            self._data.clear()
+
+    def _end(self) -> None:
+        _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
+        field = options.get(b"name", b"").decode(errors="replace")
+        filename = options.get(b"filename")
+        if field != FIELD:
+            raise InvalidRequest(f"The form has a field {field[:50]!r}; the images go into the field {FIELD!r}.")
+        if not self._size and not filename:
+            return  # a browser sends this for a file field left empty
+        name = clean_name((filename or b"").decode(errors="replace"))
+        self.whole.append((name, None if self._size > self._limit else b"".join(self._data)))
+        self._data = []
+
+    def _finish(self) -> None:
+        self.ended = True
+
+
+async def receive_images(submission: Submission, body: AsyncIterator[bytes], content_type: str, settings: Settings) -> None:
+    """Take every part named `images`.
+
+    Raises:
+        InvalidRequest: the framing is broken, or a part has another name.
+        PayloadTooLarge: more parts than a submission may have.
+    """
+    _, options = parse_options_header(content_type)
+    boundary = options.get(b"boundary")
+    if not boundary:
+        raise InvalidRequest("The Content-Type multipart/form-data has no boundary.")
+    parts = _Parts(settings.max_image_bytes)
+    parser = MultipartParser(boundary, parts.callbacks())  # type: ignore[arg-type]  # its TypedDict wants literal keys
+    try:
+        async for data in body:
+            parser.write(data)
+            while parts.whole:
+                name, image = parts.whole.pop(0)
+                if submission.count >= settings.max_items:
+                    raise PayloadTooLarge(f"The form has more than {settings.max_items:,} images; send them in parts.")
+                if image is None:
+                    limit = settings.max_image_bytes
+                    submission.refuse(name, "too-large", f"The image has more than {limit:,} bytes, the limit.")
+                else:
+                    await submission.add(name, image)
+    except MultipartParseError as error:
+        raise InvalidRequest(f"The multipart body is broken: {error}.") from error
+    if not parts.ended:
+        raise InvalidRequest("The multipart body ends before its closing boundary.")

@@ -1,0 +1,199 @@
+"""`POST /v1/jobs`: bare ASGI with the raw or streamed body, because this is the hot path.
+
+An unreadable image is a failed item, never an HTTP error; an error here means that nothing was promised.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from email.message import EmailMessage
+from urllib.parse import parse_qs, unquote
+
+from onceseen.domain.ids import text_of
+from onceseen.domain.job import JobRow
+from onceseen.domain.names import clean_name
+from onceseen.domain.task import BACKGROUND, INTERACTIVE, ORDINARY
+from onceseen.domain.views import ItemFilter, ItemView
+from onceseen.errors import InvalidRequest, OnceseenError, PayloadTooLarge
+from onceseen.hub.hub import Hub
+from onceseen.hub.submission import Request, Submission
+from onceseen.hub.waiters import Ended
+from onceseen.server import archives, multipart
+from onceseen.server.asgi import JSON, Receive, Scope, Send, header, send_bytes, send_problem
+from onceseen.settings import Settings
+from onceseen.wire.http import ItemOut, encode, item_out, job_out
+
+MAX_WAIT = 60.0
+ITEMS_IN_ANSWER = 1000
+KNOWN = frozenset({"model", "name", "wait", "priority", "frames", "filename", "fresh"})
+ARCHIVES = frozenset({"application/zip", "application/x-zip-compressed", "application/x-tar", "application/gzip"})
+
+
+class SenderLost(Exception):
+    """The client went away in the middle of its request."""
+
+
+class Asked:
+    """The query of one request, checked."""
+
+    def __init__(self, scope: Scope) -> None:
+        query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        unknown = sorted(set(query) - KNOWN)
+        if unknown:
+            raise InvalidRequest(f"`{unknown[0]}` is no parameter of this call; known are {', '.join(sorted(KNOWN))}.")
+        values = {name: found[-1] for name, found in query.items()}
+        self.model = values.get("model") or None
+        self.name = clean_name(values.get("name", ""), "")
+        self.filename = values.get("filename", "")
+        self.wait = min(_number(values, "wait", 0.0), MAX_WAIT)
+        self.priority = int(_number(values, "priority", -1.0))
+        self.fresh = values.get("fresh", "").lower() in ("1", "true", "yes")
+        if self.priority > BACKGROUND:
+            raise InvalidRequest(f"`priority` = {self.priority}: give 0 (interactive) to 9 (background).")
+        if values.get("frames", "first") != "first":
+            raise InvalidRequest(f"`frames` = {values['frames']!r} is not built yet; only `first` is.")
+
+
+class SubmitRoute:
+    """ASGI application of one path and method."""
+
+    def __init__(self, hub: Hub, settings: Settings) -> None:
+        self._hub = hub
+        self._settings = settings
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Receive, make durable, answer 201."""
+        submission: Submission | None = None
+        waiting: asyncio.Future[Ended] | None = None
+        try:
+            asked = Asked(scope)
+            kind = header(scope, b"content-type").partition(";")[0].strip().lower()
+            priority = asked.priority
+            if priority < 0:
+                interactive = asked.wait > 0 and (kind.startswith("image/") or kind == "application/octet-stream")
+                priority = INTERACTIVE if interactive else ORDINARY
+            model = self._hub.catalog.resolve(asked.model)
+            submission = Submission(self._hub, Request(model, asked.name, priority, "http", "local", asked.fresh))
+            if asked.wait:
+                waiting = self._hub.waiters.expect(submission.head.id)
+            await self._fill(submission, scope, receive, kind, asked)
+            if not submission.count:
+                raise InvalidRequest("Nothing was sent; send an image as the body, or files in the form field `images`.")
+            row = await submission.finish()
+            body = await self._answer(row, waiting, asked.wait)
+        except OnceseenError as error:
+            _abandon(submission)
+            await send_problem(send, error)
+        except SenderLost:
+            _abandon(submission)
+        except asyncio.CancelledError:
+            _abandon(submission)
+            raise
+        else:
+            location = f"/v1/jobs/{text_of(row.id)}".encode()
+            await send_bytes(send, 201, body, [JSON, (b"location", location)])
+        finally:
+            if waiting is not None and submission is not None:
+                self._hub.waiters.forget(submission.head.id, waiting)
+
+    async def _fill(self, submission: Submission, scope: Scope, receive: Receive, kind: str, asked: Asked) -> None:
+        body = _body(receive, self._settings.max_submission_bytes)
+        if kind == "multipart/form-data":
+            await multipart.receive_images(submission, body, header(scope, b"content-type"), self._settings)
+        elif kind in ARCHIVES:
+            await archives.receive_images(submission, body, kind, self._settings)
+        elif kind == "application/json":
+            raise InvalidRequest("Lists of URLs are not built yet; send the images themselves.")
+        elif kind.startswith("image/") or kind in ("application/octet-stream", "application/x-hdf5", ""):
+            name = asked.filename or _disposition(header(scope, b"content-disposition"))
+            await self._receive_one(submission, body, scope, clean_name(name))
+        else:
+            raise InvalidRequest(
+                f"Content-Type {kind!r} is not one of image/*, application/octet-stream, multipart/form-data, "
+                "application/zip, application/x-tar."
+            )
+
+    async def _receive_one(self, submission: Submission, body: AsyncIterator[bytes], scope: Scope, name: str) -> None:
+        limit = self._settings.max_image_bytes
+        announced = header(scope, b"content-length")
+        if announced.isdigit() and int(announced) > limit:
+            raise PayloadTooLarge(f"The image has {int(announced):,} bytes, over the limit of {limit:,}.")
+        parts: list[bytes] = []
+        size = 0
+        async for part in body:
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                raise PayloadTooLarge(f"The image has more than {limit:,} bytes, the limit.")
+        if size:
+            await submission.add(name, parts[0] if len(parts) == 1 else b"".join(parts))
+
+    async def _answer(self, row: JobRow, waiting: asyncio.Future[Ended] | None, wait: float) -> bytes:
+        """The job; after a wait also its first items."""
+        if waiting is None:
+            return encode(job_out(row))
+        ended: Ended | None = None
+        if row.finished_at is None or waiting.done():
+            try:
+                ended = await asyncio.wait_for(asyncio.shield(waiting), wait)
+            except (TimeoutError, asyncio.CancelledError):
+                if waiting.cancelled() and not self._hub.draining:
+                    raise
+        if ended is not None and ended.item is not None:
+            return encode(job_out(ended.job, items=[item_view_out(self._hub, ended.item)]))
+        return await self._hub.read(lambda: self._read_back(row.id, ended.job if ended else row))
+
+    def _read_back(self, job: bytes, fallback: JobRow) -> bytes:
+        with self._hub.database.read() as reader:
+            found = reader.views.job(job)
+            views = reader.views.items(ItemFilter(self._hub.settings.project, job=job), ITEMS_IN_ANSWER)
+        row, running = found or (fallback, 0)
+        return encode(job_out(row, running, [item_view_out(self._hub, view) for view in views]))
+
+
+def item_view_out(hub: Hub, view: ItemView) -> ItemOut:
+    """An item with its predictions."""
+    return item_out(view, hub.catalog.predictions(view.lane, view.result, view.score))
+
+
+def _abandon(submission: Submission | None) -> None:
+    if submission is not None:
+        submission.abandon()
+
+
+async def _body(receive: Receive, limit: int) -> AsyncIterator[bytes]:
+    """The parts of a request's body as they come."""
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise SenderLost
+        part = message.get("body", b"")
+        size += len(part)
+        if size > limit:
+            raise PayloadTooLarge(f"The submission has more than {limit:,} bytes, the limit; send it in parts.")
+        if part:
+            yield part
+        if not message.get("more_body"):
+            return
+
+
+def _number(values: dict[str, str], name: str, default: float) -> float:
+    text = values.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not value >= 0:
+        raise InvalidRequest(f"`{name}` = {text[:50]!r} is not a number of 0 or more.")
+    return value
+
+
+def _disposition(text: str) -> str:
+    """The file name in a Content-Disposition header."""
+    if not text:
+        return ""
+    message = EmailMessage()
+    message["content-disposition"] = text
+    return unquote(message.get_filename() or "")

@@ -1,0 +1,48 @@
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from onceseen.domain.ids import now, text_of
+from onceseen.domain.views import Totals
+from onceseen.server.common import TheHub, json
+from onceseen.wire.http import moment
+
+router = APIRouter(prefix="/v1", tags=["workers"])
+
+
+@router.get("/workers")
+async def list_workers(hub: TheHub) -> Response:
+    """Workers that are connected now."""
+    found = []
+    for link in hub.workers():
+        assert link.hello is not None
+        seconds = max(1e-6, (now() - link.started_at) / 1e6)
+        busy = any(lease.begun_at is not None for lease in link.leases.values())
+        loading = not all(link.loaded.values())
+        found.append(
+            {
+                "id": text_of(link.hello.id),
+                "host": link.hello.host,
+                "pid": link.hello.pid,
+                "server": hub.me,
+                "state": "busy" if busy else "loading" if loading else "idle",
+                "lanes": [model.ref for lane in link.loaded if (model := hub.catalog.of_lane(lane))],
+                "images_per_s": round(link.answered / seconds, 2),
+                "memory_mb": round(link.memory_mb, 1),
+                "restarts": 0,
+                "started_at": moment(link.started_at),
+                "seen_at": moment(now() - int((hub.clock() - link.heard) * 1e6)),
+            }
+        )
+    return json({"items": found, "next": None})
+
+
+@router.get("/stats")
+async def stats(hub: TheHub) -> Response:
+    """Counts over the whole record."""
+
+    def read() -> Totals:
+        with hub.database.read() as reader:
+            return reader.views.totals()
+
+    totals = await hub.read(read)
+    return json({**totals._asdict(), "workers": len(hub.workers())})
