@@ -4,6 +4,7 @@ python recipes/samples/draw_digits.py --out src/onceseen/bundled/samples/digits
 """
 
 import argparse
+import itertools
 import math
 import random
 from pathlib import Path
@@ -76,7 +77,7 @@ def unsteady(stroke: Stroke, rng: random.Random, amount: float) -> Stroke:
     waves = [(rng.uniform(1.5, 5.0), rng.uniform(0, 6.28), rng.uniform(0, 6.28)) for _ in range(3)]
     steps: Stroke = []
     along = 0.0
-    for (x0, y0), (x1, y1) in zip(stroke, stroke[1:], strict=False):
+    for (x0, y0), (x1, y1) in itertools.pairwise(stroke):
         length = math.hypot(x1 - x0, y1 - y0)
         n = max(1, int(length / 0.02))
         for i in range(n + 1):
