@@ -21,11 +21,12 @@ import numpy as np
 import onnx
 import pictures
 import torch
+from torch import nn
+from torch.nn import functional as F
+
 from onceseen.inference.decode import decode
 from onceseen.inference.manifest import Input
 from onceseen.inference.prepare import Preparer
-from torch import nn
-from torch.nn import functional as F
 
 Prepared = Callable[[bytes], np.ndarray]
 

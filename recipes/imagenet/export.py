@@ -61,16 +61,17 @@ def halved(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def check(directory: Path, sets: list[Path]) -> None:
     """Prints top-1 and top-5 of the model in `directory` on folders with a manifest.csv (file, class_index)."""
-    from onceseen.inference import Engine
+    from onceseen.drivers.runtime_onnx import OnnxRuntime
+    from onceseen.inference.finish import top
+    from onceseen.inference.manifest import read
+    from onceseen.inference.run import Engine
 
-    engine = Engine(directory)
+    engine = Engine(*read(directory), OnnxRuntime())
     for folder in sets:
         with (folder / "manifest.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
-        ranks = []
-        for row in rows:
-            answer = engine.classify([(folder / row["file"]).read_bytes()])[0]
-            ranks.append([p.index for p in answer.predictions][:5])
+        answers = engine.answer([folder / row["file"] for row in rows])
+        ranks = [[index for index, _ in top(answer.scores, 5)] for answer in answers]
         truth = [int(row["class_index"]) for row in rows]
         first = sum(t == r[0] for t, r in zip(truth, ranks, strict=True)) / len(rows)
         five = sum(t in r for t, r in zip(truth, ranks, strict=True)) / len(rows)
