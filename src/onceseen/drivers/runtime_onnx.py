@@ -1,6 +1,6 @@
 """ONNX models on the CPU, by ONNX Runtime."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +56,8 @@ class OnnxSession:
 
     def __init__(self, session: Any) -> None:
         self._session = session
-        self.inputs = [_tensor(node) for node in session.get_inputs()]
-        self.outputs = [_tensor(node) for node in session.get_outputs()]
+        self.inputs: Sequence[Tensor] = [_tensor(node) for node in session.get_inputs()]
+        self.outputs: Sequence[Tensor] = [_tensor(node) for node in session.get_outputs()]
 
     def run(self, inputs: Mapping[str, NDArray[Any]], output: str) -> NDArray[np.float32]:
         """The output for a batch; axis 0 of every array counts images.

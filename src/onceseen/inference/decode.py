@@ -209,7 +209,8 @@ def _is_short(wide: NDArray[Any]) -> bool:
 def _damaged(name: str, error: Exception | None, part: str = "") -> UnreadableImage:
     shown = _NAMES.get(name, name)
     text = _short(error)
-    if isinstance(error, struct.error | IndexError | EOFError) or "runcated" in text or "not enough" in text:
+    cut = ("runcated", "not enough", "unpack_from", "index out of range")  # how Pillow says that bytes are missing
+    if isinstance(error, struct.error | IndexError | EOFError) or any(word in text for word in cut):
         return UnreadableImage(f"the {shown} ends early: the file is cut off")
     if "not identified" in text:
         text = "its fields contradict each other"

@@ -92,8 +92,8 @@ def _rounded(scores: NDArray[np.float32], best: int, others: slice) -> NDArray[A
     rest = halves[others]
     rivals = rest >= halves[best]
     if rivals.any():
-        if halves[best] == 0:  # all too small for float16: lift the best rather than make scores negative
-            halves[best] = np.nextafter(np.float16(0), np.float16(1))
+        if halves[best] <= 0:  # lift the best: lowering would make zeros negative, and the lowest number infinite
+            halves[best] = np.nextafter(halves[best], np.float16(np.inf))
         else:
             rest[rivals] = np.nextafter(halves[best], np.float16(-np.inf))
     return halves

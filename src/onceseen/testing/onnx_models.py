@@ -1,0 +1,82 @@
+"""Tiny ONNX models for tests, built with the `onnx` package."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def channel_means(
+    file: Path, shape: Sequence[int | str] = ("n", 3, "h", "w"), dtype: str = "float32", output: str = "logits"
+) -> Path:
+    """Write a model whose output n is the mean of channel n: `input` (n, c, h, w) to `output` (n, c), float32."""
+    from onnx import helper
+
+    nodes = [
+        helper.make_node("Cast", ["input"], ["cast"], to=_type("float32")),
+        helper.make_node("GlobalAveragePool", ["cast"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], [output], axis=1),
+    ]
+    return _save(file, nodes, _value("input", dtype, shape), _value(output, "float32", [shape[0], shape[1]]))
+
+
+def weighted_sum(file: Path, weights: np.ndarray[Any, Any], bias: np.ndarray[Any, Any], external: str = "") -> Path:
+    """Write a linear model of flattened pixels: `input` (n, c, h, w) float32 to `logits` (n, outputs).
+
+    Args:
+        file: where to.
+        weights: (outputs, c, h, w).
+        bias: (outputs,).
+        external: name of a file to keep the weights in, as the model will state it; it is not written.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    outputs = weights.shape[0]
+    matrix = numpy_helper.from_array(weights.reshape(outputs, -1).astype(np.float32), "weights")
+    if external:
+        matrix.ClearField("raw_data")
+        matrix.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", external), ("offset", "0"), ("length", str(4 * weights.size))):
+            entry = matrix.external_data.add()
+            entry.key, entry.value = key, value
+    nodes = [
+        helper.make_node("Flatten", ["input"], ["flat"], axis=1),
+        helper.make_node("Gemm", ["flat", "weights", "bias"], ["logits"], transB=1),
+    ]
+    initializers = [matrix, numpy_helper.from_array(bias.astype(np.float32), "bias")]
+    source = _value("input", "float32", ["n", *weights.shape[1:]])
+    return _save(file, nodes, source, _value("logits", "float32", ["n", outputs]), initializers)
+
+
+def logarithm(file: Path, size: int = 4) -> Path:
+    """Write a model that gives NaN for pixels below zero: `input` (n, 3, size, size) to `logits` (n, 3)."""
+    from onnx import helper
+
+    nodes = [
+        helper.make_node("Log", ["input"], ["log"]),
+        helper.make_node("GlobalAveragePool", ["log"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["logits"], axis=1),
+    ]
+    return _save(file, nodes, _value("input", "float32", ["n", 3, size, size]), _value("logits", "float32", ["n", 3]))
+
+
+def _type(dtype: str) -> int:
+    from onnx import helper
+
+    return helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+
+
+def _value(name: str, dtype: str, shape: Sequence[int | str]) -> Any:
+    from onnx import helper
+
+    return helper.make_tensor_value_info(name, _type(dtype), list(shape))
+
+
+def _save(file: Path, nodes: list[Any], source: Any, target: Any, initializers: Sequence[Any] = ()) -> Path:
+    from onnx import helper
+
+    graph = helper.make_graph(nodes, "tiny", [source], [target], list(initializers))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    file.write_bytes(model.SerializeToString())
+    return file
