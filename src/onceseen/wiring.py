@@ -9,6 +9,7 @@ from onceseen.ports.link import Accept, Listener, Stream
 from onceseen.ports.runtime import Runtime
 
 if TYPE_CHECKING:
+    from onceseen.domain.model import ModelRow
     from onceseen.drivers.directory import DataDirectory
     from onceseen.hub.hub import Hub
     from onceseen.hub.settings import HubSettings
@@ -129,3 +130,37 @@ def _scheme(address: str, known: Mapping[str, object]) -> str:
     if scheme not in known:
         raise SettingsError(f"{address!r}: {scheme!r} is not built yet; known are {', '.join(known)}.")
     return scheme
+
+
+def migration_needed(data: Path) -> bool:
+    """Whether a data directory is of an older release.
+
+    Raises:
+        NewerData: it is of a newer one.
+    """
+    from onceseen.drivers.directory import DataDirectory
+    from onceseen.drivers.sql.database import SqliteDatabase
+
+    if DataDirectory.check_format(data) is None or not (data / "record.db").exists():
+        return False
+    database = SqliteDatabase(data / "record.db")
+    try:
+        return database.version() != database.newest()
+    finally:
+        database.close()
+
+
+def models_of(data: Path) -> "list[ModelRow]":
+    """The models of a data directory, with absolute locations; read only, also beside a running server."""
+    from onceseen.drivers.sql.database import SqliteDatabase
+
+    if not (data / "record.db").exists() or migration_needed(data):
+        return []
+    database = SqliteDatabase(data / "record.db")
+    try:
+        with database.read() as reader:
+            return [
+                row._replace(location=str((data / "models" / row.location).absolute())) for row in reader.models.all()
+            ]
+    finally:
+        database.close()

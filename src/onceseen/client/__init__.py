@@ -1,0 +1,1 @@
+"""Talks to a server over HTTP; a light import without numpy."""

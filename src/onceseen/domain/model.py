@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 LIVE, CANDIDATE = "live", "candidate"
 
+DIALECTS = ("v1", "forms", "scan", "jobboard")
 DIALECT_DEFAULTS = {"v1": "imagenet", "forms": "digits", "jobboard": "imagenet"}
 """Which model answers a client that names none, until `onceseen models default` says otherwise."""
 

@@ -4,14 +4,17 @@ from pathlib import PurePath
 
 MAX_NAME = 1000
 IMAGE_SUFFIXES = frozenset(
-    ".avif .bmp .dib .gif .jfif .jp2 .j2k .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
+    [".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".j2k", ".jpe", ".jpeg", ".jpg"]
+    + [".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"]
 )
 HIDDEN_FOLDERS = frozenset({"__MACOSX"})
 
 
 def clean_name(name: str, fallback: str = "image") -> str:
     """A name as the record keeps it: one line of text without control characters, at most 1,000 characters, its end kept."""
-    text = "".join(character if character.isprintable() else "\ufffd" for character in name.encode(errors="replace").decode())
+    text = "".join(
+        character if character.isprintable() else "\ufffd" for character in name.encode(errors="replace").decode()
+    )
     text = text.strip()
     if len(text) > MAX_NAME:
         text = "\u2026" + text[-(MAX_NAME - 1) :]

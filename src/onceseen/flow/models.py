@@ -1,7 +1,7 @@
 """people -> record: models come, are promoted, go. Several versions live side by side; adding one disturbs nobody."""
 
 from onceseen.domain.events import MODEL_ADDED, MODEL_PROMOTED, MODEL_REMOVED, NewEvent
-from onceseen.domain.model import CANDIDATE, LIVE, ModelRow
+from onceseen.domain.model import CANDIDATE, DIALECTS, LIVE, ModelRow
 from onceseen.errors import InvalidRequest, ModelExists, ModelInUse
 from onceseen.inference.manifest import Manifest, to_json
 from onceseen.inference.registry import Catalog
@@ -74,9 +74,8 @@ def set_default(tx: Transaction, dialect: str, ref: str) -> None:
         InvalidRequest: there is no such dialect.
     """
     catalog = Catalog(tx.models.all(), tx.models.defaults())
-    known = ("v1", "forms", "scan", "jobboard")
-    if dialect not in known:
-        raise InvalidRequest(f"There is no dialect {dialect!r}; known are {', '.join(known)}.")
+    if dialect not in DIALECTS:
+        raise InvalidRequest(f"There is no dialect {dialect!r}; known are {', '.join(DIALECTS)}.")
     catalog.resolve(ref)
     tx.models.set_default(dialect, ref)
 
@@ -102,5 +101,3 @@ def _next_version(others: list[ModelRow], digest: bytes) -> str:
 def _tell(tx: Transaction, kind: str, row: ModelRow, now: int) -> None:
     data = encode_text({"name": row.name, "version": row.version, "stage": row.stage})
     tx.events.append([NewEvent(now, kind, 1, row.ref, data)])
-
-

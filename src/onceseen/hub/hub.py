@@ -113,9 +113,14 @@ class Hub:
         self._tasks.append(asyncio.create_task(reception.sweeps(self)))
         self.writer.wake()
 
+    def drain(self) -> None:
+        """Begin to end: nothing new goes to workers, whoever waits for a job hears what there is."""
+        self.draining = True
+        self.waiters.close()
+
     async def stop(self, grace: float = 4.0) -> None:
         """Drain: nothing new is begun; what workers have begun may end within `grace` seconds, the rest goes back."""
-        self.draining = True
+        self.drain()
         deadline = self.clock() + grace
         for link in self.workers():
             for lease in list(link.leases.values()):
@@ -321,7 +326,7 @@ class Hub:
             if error is None:
                 good[lane] = lane_units
             else:
-                answers.fail_units(self, lane_units, f"The model cannot be loaded: {error}.")
+                answers.fail_units(self, lane_units, f"The model cannot be loaded: {error}")
         return good
 
     def _lease_out(self, plans: list[Plan], units: dict[bytes, list[Unit]]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from onceseen import bundled
+from onceseen.bundled import models as bundled_models
 from onceseen.domain.ids import now
 from onceseen.domain.model import ModelRow
 from onceseen.errors import ModelExists
@@ -43,7 +43,7 @@ def install(store: Path, manifest: Manifest, directory: Path) -> tuple[bytes, st
 def add_bundled(begin: Callable[[Callable[[Transaction], None]], T]) -> T:
     """Make sure the record knows the models that come with the package, where they lie now."""
     found = []
-    for directory in bundled.models():
+    for directory in bundled_models():
         manifest, _ = read(directory)
         found.append((manifest, content_digest(manifest, directory), str(directory)))
 

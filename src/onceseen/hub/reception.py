@@ -140,6 +140,8 @@ def broken(hub: "Hub", lane: bytes, error: str) -> None:
     """A model that cannot be loaded: its waiting tasks fail, until it is added or promoted again."""
     log.error("model.broken", lane=lane.hex(), error=error)
     hub.dispatcher.lane(lane).broken = error
+    files = hub.dispatcher.local.pop(lane, ())
+    answers.fail_units(hub, list(files), f"The model cannot be loaded: {error}")
     hub.joined.set()
     hub.writer.wake()
 

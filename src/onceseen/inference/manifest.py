@@ -1,6 +1,7 @@
 """A model's manifest: what `model.toml` (or `--set KEY=VALUE`) says, checked, with a cure in every refusal."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -108,6 +109,22 @@ def read(
 def to_json(manifest: Manifest) -> bytes:
     """The manifest as it travels to a worker and lies in the record: labels inside."""
     return msgspec.json.encode(manifest)
+
+
+def to_toml(manifest: Manifest) -> str:
+    """The manifest as a `model.toml` that needs no file beside the weights: labels inside, defaults left out."""
+    table = {key: value for key, value in msgspec.to_builtins(manifest).items() if value not in (None, [], (), "")}
+    inner = {key: table.pop(key) for key in ("input", "output")}
+    lines = [f"{key} = {_toml_value(value)}" for key, value in table.items()]
+    for section, keys in inner.items():
+        lines.append(f"[{section}]")
+        lines += [f"{key} = {_toml_value(value)}" for key, value in keys.items() if value not in (None, [], (), "")]
+    return "\n".join(lines) + "\n"
+
+
+def _toml_value(value: Any) -> str:
+    """Strings, numbers, booleans and lists of them are written alike in JSON and TOML."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def from_json(data: bytes) -> Manifest:

@@ -4,11 +4,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from onceseen.domain.model import DIALECT_DEFAULTS, LIVE, ModelRow
+from onceseen.domain.model import DIALECT_DEFAULTS, DIALECTS, LIVE, ModelRow
 from onceseen.errors import UnknownModel
 from onceseen.inference import finish
 from onceseen.inference.manifest import Manifest, from_json
-from onceseen.wire.http import Prediction
+from onceseen.wire.http import ModelOut, Prediction, moment
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -84,10 +84,14 @@ class Catalog:
         """What a client of this dialect gets that names no model."""
         return self._defaults.get(dialect) or DIALECT_DEFAULTS.get(dialect)
 
+    def defaults(self) -> dict[str, str | None]:
+        """All dialects and what answers their clients that name no model."""
+        return {dialect: self.default_ref(dialect) for dialect in DIALECTS}
+
     def default_for(self, model: Model) -> list[str]:
         """Dialects that use this version when no model is named."""
         names = (model.ref, model.row.name) if self._live.get(model.row.name) is model else (model.ref,)
-        return [dialect for dialect in {**DIALECT_DEFAULTS, **self._defaults} if self.default_ref(dialect) in names]
+        return [dialect for dialect in DIALECTS if self.default_ref(dialect) in names]
 
     def predictions(
         self, lane: bytes | None, result: bytes | None, score: float | None, k: int | None = None
@@ -119,3 +123,22 @@ class Catalog:
     def _known(self) -> str:
         names = ", ".join(sorted(self._live)) or "none; add one with `onceseen models add PATH`"
         return f"there is {names}" if len(self._live) < 2 else f"there are {names}"
+
+
+def model_out(catalog: Catalog, model: Model, images: int = 0, ms: float | None = None) -> ModelOut:
+    """A model as others read it; `images` went through it so far, `ms` is what one costs."""
+    manifest = model.manifest
+    return ModelOut(
+        name=model.row.name,
+        version=model.row.version,
+        stage=model.row.stage,
+        task=manifest.task,
+        runtime=manifest.runtime,
+        labels=len(manifest.labels),
+        positive=list(manifest.positive),
+        content_digest=model.lane.hex(),
+        default_for=catalog.default_for(model),
+        created_at=moment(model.row.created_at),
+        images=images,
+        ms_per_image=None if ms is None else round(ms, 3),
+    )

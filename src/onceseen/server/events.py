@@ -19,7 +19,9 @@ SILENCE_SECONDS = 15.0
 
 
 @router.get("")
-async def events(hub: TheHub, after: int | None = None, job: str | None = None, last_event_id: str | None = Header(None)) -> StreamingResponse:
+async def events(
+    hub: TheHub, after: int | None = None, job: str | None = None, last_event_id: str | None = Header(None)
+) -> StreamingResponse:
     """Server-sent events after a seq; without one, from now on. `Last-Event-ID` resumes."""
     if last_event_id is not None:
         if not last_event_id.isdigit():

@@ -64,7 +64,9 @@ class Guard:
     def _check_host(self, scope: Scope) -> None:
         host = _name_of(header(scope, b"host"))
         if host not in self._hosts and not _is_address(host):
-            raise Forbidden(f"The host name {host[:100]!r} is not one of this server's; add it to `allowed_hosts` if it should be.")
+            raise Forbidden(
+                f"The host name {host[:100]!r} is not one of this server's; add it to `allowed_hosts` if it should be."
+            )
 
     def _check_site(self, scope: Scope) -> None:
         origin = header(scope, b"origin")
@@ -101,13 +103,19 @@ class Guard:
                 break
         given = parse_qs(body.decode("latin-1")).get("key", [""])[0]
         if not hmac.compare_digest(given.encode(), self._key.encode()):
-            await self._ask_for_key(send, 401, "That was not the key; it stands in ONCESEEN_API_KEY where the server was started.")
+            await self._ask_for_key(
+                send, 401, "That was not the key; it stands in ONCESEEN_API_KEY where the server was started."
+            )
             return
         cookie = f"{COOKIE}={self._session()}; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000"
         await send_bytes(send, 303, b"", [(b"location", b"/"), (b"set-cookie", cookie.encode()), *SECURITY_HEADERS])
 
     async def _ask_for_key(self, send: Send, status: int, hint: str) -> None:
-        headers = [(b"content-type", b"text/html; charset=utf-8"), (b"content-security-policy", PAGE_POLICY), *SECURITY_HEADERS]
+        headers = [
+            (b"content-type", b"text/html; charset=utf-8"),
+            (b"content-security-policy", PAGE_POLICY),
+            *SECURITY_HEADERS,
+        ]
         await send_bytes(send, status, LOGIN_PAGE.format(hint=hint).encode(), headers)
 
 
@@ -137,4 +145,3 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return sender  # type: ignore[return-value]
-

@@ -34,7 +34,9 @@ async def content(hub: TheHub, digest: str) -> Response:
     image = await _image(hub, digest)
     data = await _bytes(hub, image)
     kind = image.media_type or ""
-    media_type = kind if SHOWN.fullmatch(kind) else "text/plain; charset=utf-8" if _is_text(data) else "application/octet-stream"
+    media_type = (
+        kind if SHOWN.fullmatch(kind) else "text/plain; charset=utf-8" if _is_text(data) else "application/octet-stream"
+    )
     return Response(data, headers={**FOREVER, **SANDBOX}, media_type=media_type)
 
 

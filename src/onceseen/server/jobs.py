@@ -47,10 +47,17 @@ async def one_job(hub: TheHub, job: str) -> Response:
 
 @router.get("/{job}/items")
 async def list_items(
-    hub: TheHub, job: str, state: str | None = None, label: str | None = None, cursor: str | None = None, limit: Limit = 100
+    hub: TheHub,
+    job: str,
+    state: str | None = None,
+    label: str | None = None,
+    cursor: str | None = None,
+    limit: Limit = 100,
 ) -> Response:
     """Items of a job, by n."""
-    where = ItemFilter(hub.settings.project, job_id(job), states=states_of(state), label=label, after=read_cursor(cursor))
+    where = ItemFilter(
+        hub.settings.project, job_id(job), states=states_of(state), label=label, after=read_cursor(cursor)
+    )
     await _must_exist(hub, job)
     views = await hub.read(lambda: _items(hub, where, limit))
     items = [item_view_out(hub, view) for view in views]

@@ -13,10 +13,10 @@ from onceseen.flow import models as flow
 from onceseen.hub.hub import Hub
 from onceseen.hub.models import forget_files, install
 from onceseen.inference.manifest import read
-from onceseen.inference.registry import Model
+from onceseen.inference.registry import Model, model_out
 from onceseen.server.common import TheHub, TheSettings, json
 from onceseen.settings import Settings
-from onceseen.wire.http import ModelOut, moment
+from onceseen.wire.http import ModelOut
 from onceseen.worker.check import check_apart
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
@@ -27,7 +27,7 @@ MAX_UPLOAD = 2_000_000_000
 @router.get("")
 async def list_models(hub: TheHub) -> Response:
     """Every version of every model."""
-    return json({"items": [model_out(hub, model) for model in hub.catalog.models], "next": None})
+    return json({"items": [_shown(hub, model) for model in hub.catalog.models], "next": None})
 
 
 @router.put("/defaults/{dialect}")
@@ -41,17 +41,19 @@ async def set_default(hub: TheHub, dialect: str, model: str) -> Response:
 @router.get("/defaults")
 async def defaults(hub: TheHub) -> Response:
     """Dialect -> model that answers when none is named."""
-    return json({name: hub.catalog.default_ref(name) for name in ("v1", "forms", "scan", "jobboard")})
+    return json(hub.catalog.defaults())
 
 
 @router.get("/{ref}")
 async def one_model(hub: TheHub, ref: str) -> Response:
     """One version, or the live one of a name."""
-    return json(model_out(hub, hub.catalog.resolve(ref)))
+    return json(_shown(hub, hub.catalog.resolve(ref)))
 
 
 @router.post("")
-async def add_model(hub: TheHub, settings: TheSettings, request: Request, name: str = "", version: str = "") -> Response:
+async def add_model(
+    hub: TheHub, settings: TheSettings, request: Request, name: str = "", version: str = ""
+) -> Response:
     """Add a version: the zip of a model's directory, or one file with `name`."""
     with tempfile.TemporaryDirectory(dir=settings.data / "tmp") as folder:
         place = await _receive(request, Path(folder), settings)
@@ -62,7 +64,7 @@ async def add_model(hub: TheHub, settings: TheSettings, request: Request, name: 
     await hub.reload_catalog()
     model = hub.catalog.resolve(row.ref)
     hub.forgive(model.lane)
-    return json(model_out(hub, model), 201)
+    return json(_shown(hub, model), 201)
 
 
 @router.post("/{ref}/promote")
@@ -71,7 +73,7 @@ async def promote(hub: TheHub, ref: str) -> Response:
     row = await hub.writer.call(lambda tx: flow.promote(tx, ref, now()))
     await hub.reload_catalog()
     hub.forgive(row.content_digest)
-    return json(model_out(hub, hub.catalog.resolve(row.ref)))
+    return json(_shown(hub, hub.catalog.resolve(row.ref)))
 
 
 @router.delete("/{ref}")
@@ -86,23 +88,10 @@ async def remove(hub: TheHub, ref: str) -> Response:
     return Response(status_code=204)
 
 
-def model_out(hub: Hub, model: Model) -> ModelOut:
-    """A model as others read it."""
-    manifest, state = model.manifest, hub.dispatcher.lane(model.lane)
-    return ModelOut(
-        name=model.row.name,
-        version=model.row.version,
-        stage=model.row.stage,
-        task=manifest.task,
-        runtime=manifest.runtime,
-        labels=len(manifest.labels),
-        positive=list(manifest.positive),
-        content_digest=model.lane.hex(),
-        default_for=hub.catalog.default_for(model),
-        created_at=moment(model.row.created_at),
-        images=hub.metrics.images_of(model.row.name, model.row.version),
-        ms_per_image=None if state.ms is None else round(state.ms, 3),
-    )
+def _shown(hub: Hub, model: Model) -> ModelOut:
+    """A model as others read it, with what this server has seen of it."""
+    ms = hub.dispatcher.lane(model.lane).ms
+    return model_out(hub.catalog, model, hub.metrics.images_of(model.row.name, model.row.version), ms)
 
 
 def _install(hub: Hub, place: Path, overrides: dict[str, str]) -> ModelRow:
@@ -149,7 +138,9 @@ def _unpack(upload: Path, target: Path) -> Path:
             path = PurePosixPath(info.filename)
             is_link = (info.external_attr >> 16) & 0o170000 == 0o120000
             if path.is_absolute() or ".." in path.parts or "\\" in info.filename or is_link:
-                raise InvalidManifest(f"The upload holds {info.filename[:100]!r}, which leads out of its directory; pack plain files.")
+                raise InvalidManifest(
+                    f"The upload holds {info.filename[:100]!r}, which leads out of its directory; pack plain files."
+                )
             total += info.file_size
             if total > MAX_UPLOAD:
                 raise PayloadTooLarge(f"The model unpacks to more than {MAX_UPLOAD:,} bytes, the limit.")

@@ -81,7 +81,9 @@ class _Parts:
         self.ended = True
 
 
-async def receive_images(submission: Submission, body: AsyncIterator[bytes], content_type: str, settings: Settings) -> None:
+async def receive_images(
+    submission: Submission, body: AsyncIterator[bytes], content_type: str, settings: Settings
+) -> None:
     """Take every part named `images`.
 
     Raises:

@@ -77,7 +77,9 @@ class SubmitRoute:
                 waiting = self._hub.waiters.expect(submission.head.id)
             await self._fill(submission, scope, receive, kind, asked)
             if not submission.count:
-                raise InvalidRequest("Nothing was sent; send an image as the body, or files in the form field `images`.")
+                raise InvalidRequest(
+                    "Nothing was sent; send an image as the body, or files in the form field `images`."
+                )
             row = await submission.finish()
             body = await self._answer(row, waiting, asked.wait)
         except OnceseenError as error:

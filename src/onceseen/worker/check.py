@@ -22,7 +22,9 @@ def check_apart(manifest: Manifest, directory: Path) -> float:
     """
     command = [sys.executable, "-m", "onceseen.worker.check", str(directory)]
     try:
-        done = subprocess.run(command, input=to_json(manifest), capture_output=True, timeout=TIMEOUT_SECONDS, check=False)
+        done = subprocess.run(
+            command, input=to_json(manifest), capture_output=True, timeout=TIMEOUT_SECONDS, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise InvalidManifest(f"`file`: the model did not load and run within {TIMEOUT_SECONDS} s.") from error
     try:

@@ -1,0 +1,189 @@
+"""The server's process: the record's owner, the hub, HTTP. `python -m onceseen.server.main` is what a supervisor starts."""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from typing import IO
+
+import structlog
+import uvicorn
+import uvloop
+
+from onceseen import wiring
+from onceseen.bundled import samples
+from onceseen.domain.model import DIALECT_DEFAULTS
+from onceseen.domain.task import BACKGROUND
+from onceseen.errors import SettingsError, UnknownModel
+from onceseen.hub.hub import Hub
+from onceseen.hub.models import add_bundled
+from onceseen.hub.submission import Request, Submission
+from onceseen.log import configure
+from onceseen.ports.database import Transaction
+from onceseen.server.app import build_app
+from onceseen.settings import Settings
+from onceseen.worker.main import end_with
+
+log = structlog.get_logger()
+
+WARM_SECONDS = 30.0
+SAMPLES_SECONDS = 20.0
+DRAIN_SECONDS = 4.0
+
+
+class Uvicorn(uvicorn.Server):
+    """uvicorn without its signal handlers: it would raise a caught SIGTERM again and end with another code than 0."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are `run`'s."""
+        yield
+
+
+def run(settings: Settings, *, workers_expected: bool = False) -> int:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        settings: checked settings.
+        workers_expected: workers come by themselves (`up`): say "ready" once one is warm and the samples are answered.
+
+    Raises:
+        SettingsError: another server owns the data directory, the port is taken, the data are newer, ...
+    """
+    configure(quiet=settings.quiet, process="server")
+    directory = wiring.open_directory(settings.data)
+    try:
+        with bind(settings) as door:
+            hub = wiring.build_hub(
+                directory, wiring.hub_settings(settings, tuple(dict.fromkeys(DIALECT_DEFAULTS.values())))
+            )
+            address = wiring.link_address(str(settings.data))
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(_serve(hub, settings, door, address, directory.announce, workers_expected=workers_expected))
+            hub.database.close()
+            hub.blobs.close()
+    finally:
+        directory.release()
+    return 0
+
+
+async def _serve(
+    hub: Hub, settings: Settings, door: socket.socket, address: str, announce: object, *, workers_expected: bool
+) -> None:
+    await hub.start()
+    await hub.writer.call(lambda tx: add_bundled(lambda write: write(tx)))
+    await hub.reload_catalog()
+    hub.metrics.watch(hub)
+    listener = await wiring.listen(address, hub.accept)
+    config = uvicorn.Config(
+        build_app(hub, settings),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        http="httptools",
+        ws="none",
+        server_header=False,
+        timeout_graceful_shutdown=3,
+        timeout_keep_alive=75,
+    )
+    server = Uvicorn(config)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _begin_to_end, hub, server)
+    url = f"http://{_shown(settings.host)}:{door.getsockname()[1]}"
+    announce(url, address)  # type: ignore[operator]
+    greeting = asyncio.create_task(_greet(hub, settings, server, url, workers_expected=workers_expected))
+    await server.serve(sockets=[door])
+    greeting.cancel()
+    await hub.stop(DRAIN_SECONDS)
+    await listener.close()
+    log.info("server.ended")
+
+
+def _begin_to_end(hub: Hub, server: uvicorn.Server) -> None:
+    log.info("server.draining")
+    hub.drain()
+    server.should_exit = True
+
+
+async def _greet(hub: Hub, settings: Settings, server: uvicorn.Server, url: str, *, workers_expected: bool) -> None:
+    """Say "ready" on stdout, once it is."""
+    while not server.started:
+        await asyncio.sleep(0.01)
+    if workers_expected:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(hub.joined.wait(), WARM_SECONDS)
+        if settings.samples:
+            await _classify_samples(hub)
+    log.info("server.ready", url=url, data=str(settings.data))
+    sys.stdout.write(f"Onceseen is ready on {url}\n")
+    sys.stdout.flush()
+
+
+async def _classify_samples(hub: Hub) -> None:
+    """At the first start there is something to see: the sample images, each by its own model."""
+
+    def is_new(tx: Transaction) -> bool:
+        return tx.servers.meta("samples", None) is None and not tx.views.jobs(None, 1)
+
+    if not await hub.writer.call(is_new):
+        return
+    waiting = []
+    for name, files in samples().items():
+        try:
+            model = hub.catalog.resolve(name)
+        except UnknownModel:
+            continue
+        submission = Submission(hub, Request(model, f"samples: {name}", BACKGROUND, "samples"))
+        ended = hub.waiters.expect(submission.head.id)
+        for file in files:
+            await submission.add(file.name, file.read_bytes())
+        await submission.finish()
+        waiting.append(ended)
+    await hub.writer.call(lambda tx: tx.servers.meta("samples", "submitted"))
+    if waiting:
+        await asyncio.wait(waiting, timeout=SAMPLES_SECONDS)
+
+
+def bind(settings: Settings) -> socket.socket:
+    """The listening socket.
+
+    Raises:
+        SettingsError: the port is taken, or the address is not this machine's.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except (OSError, OverflowError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        raise SettingsError(
+            f"Cannot listen on {settings.host} port {settings.port}: {reason}. Choose another port (--port 0 takes a free one)."
+        ) from error
+
+
+def _shown(host: str) -> str:
+    if host in ("0.0.0.0", "::"):  # noqa: S104  (an address to show, not to bind)
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host
+
+
+def main(stdin: IO[str]) -> int:
+    """A supervised server: settings as JSON on stdin, and the pipe that shows that the supervisor lives."""
+    parser = argparse.ArgumentParser(prog="onceseen-server")
+    parser.add_argument("--alive-fd", type=int, required=True)
+    options = parser.parse_args()
+    settings = Settings.model_validate_json(stdin.read())
+    end_with(options.alive_fd)
+    try:
+        return run(settings, workers_expected=settings.workers > 0)
+    except SettingsError as error:
+        sys.stderr.write(f"onceseen: {error}\n")
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.stdin))
