@@ -4,8 +4,10 @@ from pathlib import PurePath
 
 MAX_NAME = 1000
 IMAGE_SUFFIXES = frozenset(
-    [".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".j2k", ".jpe", ".jpeg", ".jpg"]
-    + [".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"]
+    [
+        *(".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".j2k", ".jpe", ".jpeg", ".jpg"),
+        *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+    ]
 )
 HIDDEN_FOLDERS = frozenset({"__MACOSX"})
 

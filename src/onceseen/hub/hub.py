@@ -78,6 +78,7 @@ class Hub:
         self.cached = 0
         self.pending_bytes = 0  # of submissions on their way to the disk
         self.draining = False
+        self.stopped = False
         self.open_jobs: set[bytes] = set()  # submissions that are being received
         self.controlled = False  # jobs that a cancel, delete or retry has still to follow through
         self.joined = asyncio.Event()  # a worker is warm, or will never be
@@ -132,6 +133,7 @@ class Hub:
         while self.clock() < deadline + 2 and self.outbox:
             self.writer.wake()
             await asyncio.sleep(0.02)
+        self.stopped = True
         for task in [*self._tasks, *self._errands]:
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -179,6 +181,9 @@ class Hub:
 
     def errand(self, coroutine: Coroutine[None, None, None]) -> None:
         """Run a coroutine beside everything else; it ends with the hub at the latest."""
+        if self.stopped:
+            coroutine.close()
+            return
         task = asyncio.create_task(coroutine)
         self._errands.add(task)
         task.add_done_callback(self._errands.discard)
