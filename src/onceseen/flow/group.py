@@ -4,7 +4,7 @@ from onceseen.domain.events import JOB_CREATED, JOB_FINISHED, JOB_PROGRESS, NewE
 from onceseen.domain.ids import text_of
 from onceseen.domain.job import JobRow, JobState
 from onceseen.domain.machine import MAX_DEATHS
-from onceseen.flow import lease, local, settle, submit
+from onceseen.flow import lease, local, settle, submit, sweep
 from onceseen.flow.work import Group, Outcome, Tally
 from onceseen.inference.registry import Catalog
 from onceseen.ports.database import Transaction
@@ -18,6 +18,8 @@ def commit(
 ) -> Outcome:
     """Run a group's phases; what it returns is true once the transaction is committed."""
     outcome, tally = Outcome(), Tally()
+    if group.held is not None:
+        group.given_back += sweep.lost(tx, server, group.held)
     # 1: task rows, submits before settles
     submit.upsert_tasks(tx, group.chunks, outcome)
     local.upsert_tasks(tx, group, outcome)

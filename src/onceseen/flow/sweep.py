@@ -14,7 +14,10 @@ STEP = 500
 
 
 def lost(tx: Transaction, me: int, known: Collection[tuple[bytes, int]]) -> list[GivenBack]:
-    """This server's running rows that no lease of its hub names: (id, attempt) pairs (RECORD.md 1.5)."""
+    """This server's running rows that no lease of its hub names: (id, attempt) pairs (RECORD.md 1.5).
+
+    Runs inside the writer's own transaction: between two of them, rows are claimed whose leases the hub does not know yet.
+    """
     return [
         GivenBack(Fence(row.id, row.attempt, me), row.lane, INNOCENT)
         for row in tx.tasks.running(me)

@@ -122,9 +122,18 @@ class Group:
     claims: list[ClaimWish] = field(default_factory=list)
     lanes: set[bytes] = field(default_factory=set)  # whose heads the hub wants to know afterwards
     local: list[LocalAnswer] = field(default_factory=list)
+    held: set[tuple[bytes, int]] | None = None  # given: put back this server's running rows that are not among these
 
     def __bool__(self) -> bool:
-        return bool(self.chunks or self.settled or self.given_back or self.leftovers or self.claims or self.local)
+        return bool(
+            self.chunks
+            or self.settled
+            or self.given_back
+            or self.leftovers
+            or self.claims
+            or self.local
+            or self.held is not None
+        )
 
 
 class DoneItem(NamedTuple):

@@ -10,7 +10,7 @@ from onceseen.domain.machine import Blame, Standing, after_give_back
 from onceseen.domain.task import CLASSIFICATION, AnsweredTask, Settlement, TaskState, task_key
 from onceseen.domain.views import FileRow
 from onceseen.errors import BlobMissing, ImageError, ModelFailed
-from onceseen.flow.work import Entry, Failure, GivenBack, Group, LocalAnswer, Outcome, Settled
+from onceseen.flow.work import Entry, Failure, Group, LocalAnswer, Outcome, Settled
 from onceseen.hub.links import WorkerLink
 from onceseen.hub.units import Unit
 from onceseen.hub.writer import Pending
@@ -267,12 +267,3 @@ def _tell_local(hub: "Hub", group: Group, outcome: Outcome, facts: dict[bytes, F
         if answer is not None:
             known = facts.get(finished.item.task)
             answer.file.settled(finished, known.result if known else None)
-
-
-def lost_rows(hub: "Hub", rows: list[GivenBack]) -> None:
-    """Rows of this server that no lease names go back (RECORD.md 1.5)."""
-    for given in rows:
-        log.warning("task.lost", task=given.fence.id.hex(), attempt=given.fence.attempt)
-    hub.outbox.given_back += rows
-    if rows:
-        hub.writer.wake()

@@ -80,6 +80,7 @@ class Hub:
         self.draining = False
         self.stopped = False
         self.open_jobs: set[bytes] = set()  # submissions that are being received
+        self.check_held = False  # the next transaction puts back running rows that no lease names
         self.controlled = False  # jobs that a cancel, delete or retry has still to follow through
         self.joined = asyncio.Event()  # a worker is warm, or will never be
         self.looks = Looks()
@@ -238,6 +239,8 @@ class Hub:
 
     def _gather(self) -> tuple[Group, list[Pending]]:
         group, pendings = self.outbox.take()
+        if self.check_held:
+            group.held, self.check_held = set(self.held), False
         coming: dict[bytes, int] = {}
         for chunk in group.chunks:
             for entry in chunk.entries:

@@ -11,7 +11,6 @@ from onceseen.domain.machine import INNOCENT, Blame
 from onceseen.domain.views import WorkerRow
 from onceseen.errors import UnknownModel
 from onceseen.flow import control, sweep
-from onceseen.flow.work import GivenBack
 from onceseen.hub import answers, looks
 from onceseen.hub.links import WorkerLink
 from onceseen.ports.database import Transaction
@@ -210,22 +209,20 @@ async def sweeps(hub: "Hub") -> None:
 
 async def sweep_once(hub: "Hub", *, hourly: bool = False) -> None:
     """One round of the sweep."""
-    known = hub.held.keys()
+    hub.check_held = True
+    hub.writer.wake()
 
-    def transact(tx: Transaction) -> tuple[list[GivenBack], bool]:
-        lost = sweep.lost(tx, hub.me, known)
+    def transact(tx: Transaction) -> bool:
         sweep.broken_off(tx, hub.me, hub.open_jobs)
         jobs = tx.jobs.controlled()
         for job in jobs:
             control.step(tx, job, now())
         if hourly:
             tx.events.prune(now() - int(hub.settings.event_days * DAY))
-        return lost, bool(jobs)
+        return bool(jobs)
 
-    lost, controlled = await hub.writer.call(transact)
-    answers.lost_rows(hub, lost)
-    hub.controlled = controlled
-    if controlled:
+    hub.controlled = await hub.writer.call(transact)
+    if hub.controlled:
         hub.signal.notify(TOPIC)
         await hub.refresh_heads()
     if hourly:
