@@ -14,9 +14,9 @@ from onceseen.cli.classify import pair
 from onceseen.cli.desk import LocalDesk, RemoteDesk
 from onceseen.cli.remote import ApiKey, Data, Server, find
 from onceseen.client.transport import Transport, api_key_of
+from onceseen.hub.trial import check_apart
 from onceseen.inference.manifest import Manifest, read
 from onceseen.settings import default_data
-from onceseen.worker.check import check_apart
 
 app = typer.Typer(help="Add, list, check, promote and remove models.", no_args_is_help=True, rich_markup_mode="rich")
 

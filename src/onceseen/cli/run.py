@@ -151,7 +151,7 @@ def _supervise(settings: Settings) -> int:
 
 
 def _end_on_signals(supervisor: object) -> None:
-    from onceseen.worker.main import on_signal
+    from onceseen.process import on_signal
 
     on_signal(signal.SIGTERM, supervisor.end)  # type: ignore[attr-defined]
     on_signal(signal.SIGINT, supervisor.end)  # type: ignore[attr-defined]

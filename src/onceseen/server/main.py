@@ -24,9 +24,9 @@ from onceseen.hub.models import add_bundled
 from onceseen.hub.submission import Request, Submission
 from onceseen.log import configure
 from onceseen.ports.database import Transaction
+from onceseen.process import end_with
 from onceseen.server.app import build_app
 from onceseen.settings import Settings
-from onceseen.worker.main import end_with
 
 log = structlog.get_logger()
 

@@ -12,12 +12,12 @@ from onceseen.errors import InvalidManifest, InvalidRequest, PayloadTooLarge, Un
 from onceseen.flow import models as flow
 from onceseen.hub.hub import Hub
 from onceseen.hub.models import forget_files, install
+from onceseen.hub.trial import check_apart
 from onceseen.inference.manifest import read
 from onceseen.inference.registry import Model, model_out
 from onceseen.server.common import TheHub, TheSettings, json
 from onceseen.settings import Settings
 from onceseen.wire.http import ModelOut
-from onceseen.worker.check import check_apart
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 

@@ -1,39 +1,11 @@
-"""Try a model as a worker would, in a process of its own: `python -m onceseen.worker.check DIRECTORY < manifest.json`.
-
-Whatever weights do to the process that loads them, whoever asked hears one sentence.
-"""
+"""Try a model as a worker would: `python -m onceseen.worker.check DIRECTORY < manifest.json`, what hub/trial.py starts."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 from onceseen.errors import InvalidManifest
-from onceseen.inference.manifest import Manifest, from_json, to_json
-
-TIMEOUT_SECONDS = 120
-
-
-def check_apart(manifest: Manifest, directory: Path) -> float:
-    """Load, check and run a model once in another process; milliseconds for one image.
-
-    Raises:
-        InvalidManifest: it does not load, does not fit its manifest, does not run, or kills its process.
-    """
-    command = [sys.executable, "-m", "onceseen.worker.check", str(directory)]
-    try:
-        done = subprocess.run(
-            command, input=to_json(manifest), capture_output=True, timeout=TIMEOUT_SECONDS, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise InvalidManifest(f"`file`: the model did not load and run within {TIMEOUT_SECONDS} s.") from error
-    try:
-        answer = json.loads(done.stdout)
-    except ValueError as error:
-        raise InvalidManifest(f"`file`: loading the model ended its process (exit code {done.returncode}).") from error
-    if "error" in answer:
-        raise InvalidManifest(answer["error"])
-    return float(answer["ms"])
+from onceseen.inference.manifest import from_json
 
 
 def main() -> None:

@@ -4,8 +4,6 @@ import argparse
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable
 
 # Before numpy and the runtime are imported: one process per core, so that no library starts threads of its own.
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -24,20 +22,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def end_with(fd: int) -> None:
-    """End this process at once when the other end of a pipe is gone: its supervisor was killed."""
-
-    def wait() -> None:
-        while os.read(fd, 1):
-            pass
-        os._exit(3)
-
-    threading.Thread(target=wait, daemon=True).start()
-
-
 def run(options: argparse.Namespace) -> int:
     """Run one worker in this process until it ends."""
     from onceseen import log, wiring
+    from onceseen.process import end_with, on_signal
     from onceseen.worker.loop import Limits, Worker
 
     log.configure(quiet=options.quiet, process="worker")
@@ -54,11 +42,6 @@ def run(options: argparse.Namespace) -> int:
     else:
         on_signal(signal.SIGINT, worker.end)
     return worker.run()
-
-
-def on_signal(number: int, act: Callable[[], None]) -> None:
-    """Call a function when a signal comes."""
-    signal.signal(number, lambda _number, _frame: act())
 
 
 if __name__ == "__main__":

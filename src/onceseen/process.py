@@ -1,0 +1,22 @@
+"""Processes that belong together: signals, and ending with one's supervisor."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+
+def end_with(fd: int) -> None:
+    """End this process at once when the other end of a pipe is gone: its supervisor was killed."""
+
+    def wait() -> None:
+        while os.read(fd, 1):
+            pass
+        os._exit(3)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def on_signal(number: int, act: Callable[[], None]) -> None:
+    """Call a function when a signal comes."""
+    signal.signal(number, lambda _number, _frame: act())
