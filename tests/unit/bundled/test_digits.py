@@ -63,8 +63,9 @@ def test_mnist_inverted(engine, digits):
 @pytest.mark.parametrize(("smallest", "largest"), [(40, 160), (160, 600)])
 def test_mnist_pasted_somewhere_on_a_larger_page(engine, digits, smallest, largest):
     rng = random.Random(3)
-    images = [png(pasted(pixels, rng, smallest, largest)) for _, pixels in digits]
-    assert share_right(engine, [label for label, _ in digits], images) >= 0.98
+    chosen = digits if largest < 200 else digits[::4]
+    images = [png(pasted(pixels, rng, smallest, largest)) for _, pixels in chosen]
+    assert share_right(engine, [label for label, _ in chosen], images) >= 0.98
 
 
 def test_the_polarity_does_not_matter(engine, digits):
