@@ -6,6 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
@@ -101,8 +102,8 @@ def picture(
     )
     page = Image.new("L", ink.size, ground)
     if rng.random() < 0.5:
-        grain = bytes(max(0, min(255, ground + rng.randint(-5, 5))) for _ in range(ink.size[0] * ink.size[1]))
-        page = Image.frombytes("L", ink.size, grain)
+        grain = np.random.default_rng(rng.getrandbits(32)).integers(-5, 6, ink.size[::-1])
+        page = Image.fromarray(np.clip(ground + grain, 0, 255).astype(np.uint8))
     page.paste(colour, (0, 0), ink)
     buffer = io.BytesIO()
     page.save(buffer, "PNG", compress_level=1)

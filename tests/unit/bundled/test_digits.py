@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from onceseen import bundled
 from onceseen.drivers.runtime_onnx import OnnxRuntime
@@ -63,8 +63,9 @@ def test_mnist_inverted(engine, digits):
 @pytest.mark.parametrize(("smallest", "largest"), [(40, 160), (160, 600)])
 def test_mnist_pasted_somewhere_on_a_larger_page(engine, digits, smallest, largest):
     rng = random.Random(3)
-    images = [png(pasted(pixels, rng, smallest, largest)) for _, pixels in digits]
-    assert share_right(engine, [label for label, _ in digits], images) >= 0.98
+    chosen = digits if largest < 200 else digits[::4]
+    images = [png(pasted(pixels, rng, smallest, largest)) for _, pixels in chosen]
+    assert share_right(engine, [label for label, _ in chosen], images) >= 0.98
 
 
 def test_the_polarity_does_not_matter(engine, digits):
@@ -96,3 +97,15 @@ def test_a_drawing_on_a_transparent_page(engine, hand_drawn):
 def test_a_faint_pencil(engine, digits):
     images = [png((200 - pixels * 0.2).astype(np.uint8)) for _, pixels in digits[:300]]
     assert share_right(engine, [label for label, _ in digits[:300]], images) >= 0.97
+
+
+def test_printed_digits(engine):
+    labels, images = [], []
+    for size in (24, 60, 150):
+        font = ImageFont.load_default(size)
+        for digit in range(10):
+            page = Image.new("L", (size * 8 // 5, size * 8 // 5), 255)
+            ImageDraw.Draw(page).text((size * 0.4, size * 0.2), str(digit), font=font, fill=0)
+            labels.append(digit)
+            images.append(png(np.asarray(page)))
+    assert share_right(engine, labels, images) >= 0.95
