@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onceseen.domain.geometry import fit_inside
+from onceseen.inference.ground import levelled
 
 INK = 0.2
 """Share of the greatest difference from the ground over which a pixel counts as ink."""
@@ -84,6 +85,7 @@ def centred(
         width: of the result, pixels.
         resample: the filter.
     """
+    picture = levelled(picture)
     ink = find(picture)
     if ink is None:
         whole = np.asarray(Image.fromarray(picture).resize((width, height), resample))
@@ -104,6 +106,7 @@ def centred(
 
 def ground_is_bright(picture: NDArray[np.float32]) -> bool:
     """Whether dark ink lies on a bright ground; a blank picture goes by its ground alone."""
+    picture = levelled(picture)
     ink = find(picture)
     return ink.sign < 0 if ink is not None else float(np.median(border(picture))) > 127.5
 

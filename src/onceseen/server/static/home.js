@@ -47,7 +47,8 @@ byId("files").addEventListener("change", (event) => { upload([...event.target.fi
 
 const live = byId("live");
 const events = new EventSource("/v1/events");
-events.onopen = () => { live.textContent = "live"; live.className = ""; refresh(); };
-events.onerror = () => { live.textContent = "reconnecting"; live.className = "away"; };
+let away = false;
+events.onopen = () => { live.textContent = "live"; live.className = ""; if (away) refresh(); away = false; };
+events.onerror = () => { live.textContent = "reconnecting"; live.className = "away"; away = true; };
 events.onmessage = refresh;
 events.addEventListener("reset", refresh);
