@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from onceseen.domain.events import JOB_DELETED, JOB_FINISHED, JOB_PROGRESS, NewEvent
 from onceseen.domain.ids import text_of
-from onceseen.domain.job import Control, FinishedItem, ItemRow, ItemState, JobRow, JobState
+from onceseen.domain.job import Control, Counts, FinishedItem, ItemRow, ItemState, JobRow, JobState
 from onceseen.domain.machine import is_answered
 from onceseen.domain.task import TaskRow, TaskState
 from onceseen.domain.views import ItemFilter
@@ -59,10 +59,10 @@ def retry_dead_letters(tx: Transaction, tasks: Sequence[bytes], now: int) -> int
     for job, numbers in sorted(by_job.items()):
         tx.items.reopen(job, numbers)
     tx.tasks.reopen(sorted(failed))
-    for job in sorted(by_job):
-        row = tx.jobs.recount(job, now)
-        if row is not None:
-            tx.events.append([_event(JOB_PROGRESS, row, now)])
+    # counted, not recounted: a recount would end a control that is under way, and the receiving of a job
+    counts = [Counts(job, pending=len(by_job[job]), failed=-len(by_job[job])) for job in sorted(by_job)]
+    visible = [row for row in tx.jobs.count(counts, now) if row.state != JobState.RECEIVING]
+    tx.events.append([_event(JOB_PROGRESS, row, now) for row in visible])
     return len(items)
 
 
