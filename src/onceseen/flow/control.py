@@ -9,6 +9,8 @@ from onceseen.domain.machine import is_answered
 from onceseen.domain.task import TaskRow, TaskState
 from onceseen.domain.views import ItemFilter
 from onceseen.errors import NotFound
+from onceseen.flow.settle import finished
+from onceseen.inference.registry import Catalog
 from onceseen.ports.database import Transaction
 from onceseen.wire.http import encode_text, job_out
 
@@ -91,11 +93,16 @@ def _retry(tx: Transaction, job: JobRow, items: list[ItemRow], _now: int) -> Non
     again = [item for item in failed if not _remembered(tasks, item)]
     tx.items.reopen(job.id, [item.n for item in again])
     tx.tasks.reopen(sorted({item.task for item in again if item.task}))
+    answered = [(item, tasks[item.task or b""]) for item in again]
+    answered = [(item, row) for item, row in answered if row.state == TaskState.SUCCEEDED]
+    if answered:  # for somebody else, since they failed: nothing is left to run
+        catalog = Catalog(tx.models.all())
+        tx.items.finish([finished(item, row, catalog) for item, row in answered])
 
 
 def _remembered(tasks: dict[bytes, TaskRow], item: ItemRow) -> bool:
     row = tasks.get(item.task or b"")
-    return row is None or is_answered(row.state, row.error_kind)
+    return row is None or (row.state == TaskState.FAILED and is_answered(row.state, row.error_kind))
 
 
 def _release(tx: Transaction, items: Sequence[ItemRow]) -> None:
