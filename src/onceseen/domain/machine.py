@@ -19,7 +19,8 @@ LEGAL = frozenset(
     {
         (TaskState.QUEUED, TaskState.RUNNING),
         (TaskState.QUEUED, TaskState.CANCELLED),
-        (TaskState.QUEUED, TaskState.SUCCEEDED),  # a local file brought the answer (RECORD.md 6)
+        (TaskState.QUEUED, TaskState.SUCCEEDED),  # a local file brought the answer (RECORD.md 6),
+        (TaskState.QUEUED, TaskState.FAILED),  # or the reason why there is none
         (TaskState.RUNNING, TaskState.QUEUED),
         (TaskState.RUNNING, TaskState.SUCCEEDED),
         (TaskState.RUNNING, TaskState.FAILED),
@@ -30,6 +31,7 @@ LEGAL = frozenset(
         (TaskState.CANCELLED, TaskState.QUEUED),
         (TaskState.CANCELLED, TaskState.RUNNING),
         (TaskState.CANCELLED, TaskState.SUCCEEDED),
+        (TaskState.CANCELLED, TaskState.FAILED),
     }
 )
 """Every step a task's state may take; a contract test checks that no statement takes another."""

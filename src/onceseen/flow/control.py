@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 from onceseen.domain.events import JOB_DELETED, JOB_FINISHED, JOB_PROGRESS, NewEvent
 from onceseen.domain.ids import text_of
-from onceseen.domain.job import Control, FinishedItem, ItemRow, ItemState, JobRow, JobState
+from onceseen.domain.job import Control, Counts, FinishedItem, ItemRow, ItemState, JobRow, JobState
 from onceseen.domain.machine import is_answered
 from onceseen.domain.task import TaskRow, TaskState
 from onceseen.domain.views import ItemFilter
 from onceseen.errors import NotFound
+from onceseen.flow.settle import finished
+from onceseen.inference.registry import Catalog
 from onceseen.ports.database import Transaction
 from onceseen.wire.http import encode_text, job_out
 
@@ -59,10 +61,10 @@ def retry_dead_letters(tx: Transaction, tasks: Sequence[bytes], now: int) -> int
     for job, numbers in sorted(by_job.items()):
         tx.items.reopen(job, numbers)
     tx.tasks.reopen(sorted(failed))
-    for job in sorted(by_job):
-        row = tx.jobs.recount(job, now)
-        if row is not None:
-            tx.events.append([_event(JOB_PROGRESS, row, now)])
+    # counted, not recounted: a recount would end a control that is under way, and the receiving of a job
+    counts = [Counts(job, pending=len(by_job[job]), failed=-len(by_job[job])) for job in sorted(by_job)]
+    visible = [row for row in tx.jobs.count(counts, now) if row.state != JobState.RECEIVING]
+    tx.events.append([_event(JOB_PROGRESS, row, now) for row in visible])
     return len(items)
 
 
@@ -91,11 +93,16 @@ def _retry(tx: Transaction, job: JobRow, items: list[ItemRow], _now: int) -> Non
     again = [item for item in failed if not _remembered(tasks, item)]
     tx.items.reopen(job.id, [item.n for item in again])
     tx.tasks.reopen(sorted({item.task for item in again if item.task}))
+    answered = [(item, tasks[item.task or b""]) for item in again]
+    answered = [(item, row) for item, row in answered if row.state == TaskState.SUCCEEDED]
+    if answered:  # for somebody else, since they failed: nothing is left to run
+        catalog = Catalog(tx.models.all())
+        tx.items.finish([finished(item, row, catalog) for item, row in answered])
 
 
 def _remembered(tasks: dict[bytes, TaskRow], item: ItemRow) -> bool:
     row = tasks.get(item.task or b"")
-    return row is None or is_answered(row.state, row.error_kind)
+    return row is None or (row.state == TaskState.FAILED and is_answered(row.state, row.error_kind))
 
 
 def _release(tx: Transaction, items: Sequence[ItemRow]) -> None:

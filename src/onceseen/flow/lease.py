@@ -30,8 +30,9 @@ def give_back(
     blamed: list[AttemptRow] = []
     for given in given_back:
         row = held.get(given.fence.id)
-        if row is None:
-            continue
+        if row is None or row.state != TaskState.RUNNING or given.fence != (row.id, row.attempt, row.server):
+            continue  # a late twin: its verdict must not stand in for that of the attempt that holds the task
+        del held[row.id]
         verdict = after_give_back(Standing(row.suspect, row.deaths, row.losses), given.blame, max_deaths)
         if verdict.state == TaskState.QUEUED and row.id not in wanted:
             verdict = verdict._replace(state=TaskState.CANCELLED)

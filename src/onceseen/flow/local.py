@@ -2,7 +2,7 @@
 
 from onceseen.domain.job import NewImage
 from onceseen.flow.settle import finish_items
-from onceseen.flow.submit import done_item, item_row
+from onceseen.flow.submit import answered, done_item, item_row
 from onceseen.flow.work import Group, Outcome, Tally
 from onceseen.inference.registry import Catalog
 from onceseen.ports.database import Transaction
@@ -39,9 +39,10 @@ def insert_items(tx: Transaction, group: Group, outcome: Outcome, tally: Tally, 
         row = item_row(answer.job, answer.entry, outcome.tasks, catalog, now)
         if answer.task:
             task = outcome.tasks[answer.task.key]
-            if task.id == answer.task.id:
+            row = answered(row, task, catalog)  # also a failure that no submission would take: the file was tried
+            if (task.worker, task.finished_at) == (answer.task.worker, answer.task.finished_at):
                 row = row._replace(reused=0)
-            else:
+            if task.id != answer.task.id:
                 met[task.id] = task
         rows.append(row)
         tally.move(row.job, row.state, new=False)  # the job expected it

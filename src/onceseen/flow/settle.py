@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from onceseen.domain.job import FinishedItem, PendingItem
+from onceseen.domain.job import FinishedItem, ItemRow, PendingItem
 from onceseen.domain.machine import Verdict
 from onceseen.domain.task import Settlement, TaskRow, TaskState
 from onceseen.flow.work import DoneItem, Group, Outcome, Tally
@@ -50,10 +50,10 @@ def finish_items(tx: Transaction, answers: dict[bytes, Any], outcome: Outcome, t
         outcome.leftovers += list(answers)
     rows = []
     for item in waiting:
-        finished = _finished(item, answers[item.task], catalog)
-        rows.append(finished)
-        tally.move(item.job, finished.state, new=False)
-        outcome.done.append(DoneItem(item, finished, reused=False))
+        end = finished(item, answers[item.task], catalog)
+        rows.append(end)
+        tally.move(item.job, end.state, new=False)
+        outcome.done.append(DoneItem(item, end, reused=False))
     if rows:
         tx.items.finish(rows)
 
@@ -71,7 +71,8 @@ def fail_items(
     finish_items(tx, answers, outcome, tally, catalog)
 
 
-def _finished(item: PendingItem, answer: Any, catalog: Catalog) -> FinishedItem:
+def finished(item: PendingItem | ItemRow, answer: Any, catalog: Catalog) -> FinishedItem:
+    """The end that a task's answer (a Settlement or TaskRow) gives to an item."""
     risk, found = catalog.judge(item.model, answer.result)
     return FinishedItem(
         state=answer.state,

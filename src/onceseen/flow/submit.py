@@ -88,9 +88,12 @@ def item_row(job: JobHead, entry: Entry, tasks: Mapping[bytes, TaskRow], catalog
         return row._replace(state=ItemState.FAILED, error_kind=failure.kind, error=failure.message, finished_at=now)
     task = tasks[entry.key]
     row = _waiting(job, entry, task.id)
-    if not is_answered(task.state, task.error_kind):
-        return row
-    risk, found = catalog.judge(job.model, task.result)
+    return answered(row, task, catalog) if is_answered(task.state, task.error_kind) else row
+
+
+def answered(row: ItemRow, task: TaskRow, catalog: Catalog) -> ItemRow:
+    """An item with the answer that its task has already."""
+    risk, found = catalog.judge(row.model, task.result)
     return row._replace(
         state=task.state,
         label=task.label,

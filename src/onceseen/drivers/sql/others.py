@@ -71,7 +71,9 @@ class SqlServers(Statements):
     def joined(self, worker: WorkerRow) -> None:
         sql = "INSERT INTO worker (id, server, host, pid, started_at, seen_at, state) VALUES :values "
         self._values(
-            sql + "ON CONFLICT (id) DO UPDATE SET seen_at = excluded.seen_at, state = excluded.state", [worker]
+            sql
+            + "ON CONFLICT (id) DO UPDATE SET server = excluded.server, seen_at = excluded.seen_at, state = excluded.state",
+            [worker],
         )
 
     def left(self, workers: Sequence[bytes], now: int) -> None:

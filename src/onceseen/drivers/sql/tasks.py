@@ -98,7 +98,7 @@ class SqlTasks(Statements):
     def claim(self, lane: bytes, server: int, n: int, *, oldest: bool = False) -> list[Claimed]:
         rows = self._all(CLAIM_OLDEST if oldest else CLAIM_FIRST, (server, lane, n))
         # RETURNING promises no order, and the order is what a claim is about.
-        return sorted((Claimed._make(row) for row in rows), key=lambda task: (task.priority, task.id))
+        return sorted((Claimed._make(row) for row in rows), key=lambda task: (0 if oldest else task.priority, task.id))
 
     def give_back(self, verdicts: Sequence[tuple[Fence, Verdict]], now: int) -> set[bytes]:
         done: set[bytes] = set()

@@ -27,9 +27,12 @@ class SqlViews:
         self._connection = connection
 
     def items(self, where: ItemFilter, limit: int) -> list[ItemView]:
-        query = select(*_ITEM, *_TASK).select_from(item.outerjoin(task, item.c.task == task.c.id))
+        query = select(*_ITEM, *_TASK, task.c.finished_at.label("task_end")).select_from(
+            item.outerjoin(task, item.c.task == task.c.id)
+        )
         query = query.where(*_conditions(where)).limit(limit)
-        return [_consistent(ItemView._make(row)) for row in self._connection.execute(_ordered(query, where))]
+        rows = self._connection.execute(_ordered(query, where))
+        return [_consistent(ItemView._make(row[:-1]), row[-1]) for row in rows]
 
     def job(self, job_id: bytes) -> tuple[JobRow, int] | None:
         row = self._connection.execute(select(*_JOB).where(job.c.id == job_id)).first()
@@ -121,8 +124,11 @@ def _ordered(query: Select[Any], where: ItemFilter) -> Select[Any]:
     return query.order_by(item.c.job.desc(), item.c.n.desc())
 
 
-def _consistent(view: ItemView) -> ItemView:
-    """RECORD.md 3.2: what the task says belongs to a failed item only while the task has not run again."""
-    if view.state == 3 and view.task_state != TaskState.FAILED:
+def _consistent(view: ItemView, task_end: int | None) -> ItemView:
+    """RECORD.md 3.2: what the task says belongs to a failed item only while the task has not run again.
+
+    A task that failed once more is told by its end, which is later than the item's.
+    """
+    if view.state == 3 and (view.task_state != TaskState.FAILED or view.finished_at != task_end):
         return view._replace(attempt=None, run_ms=None, started_at=None, result=None)
     return view
