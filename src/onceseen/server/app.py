@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from onceseen.errors import InvalidRequest, OnceseenError, RequestError
+from onceseen.errors import InvalidRequest, OnceseenError
 from onceseen.hub.hub import Hub
 from onceseen.server import events, health, home, images, jobs, models, predictions, workers
 from onceseen.server.asgi import PROBLEM, RETRY_AFTER, App, Receive, Scope, Send, problem
@@ -26,6 +26,7 @@ def build_app(hub: Hub, settings: Settings) -> App:
     api.add_exception_handler(OnceseenError, _onceseen)
     api.add_exception_handler(HTTPException, _http)
     api.add_exception_handler(RequestValidationError, _validation)
+    api.add_exception_handler(Exception, _unexpected)
     submit = SubmitRoute(hub, settings)
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,10 +58,18 @@ async def _validation(_request: Request, error: Exception) -> Response:
 
 async def _http(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    refused = RequestError(str(error.detail))
-    body = problem(refused) | {
-        "status": error.status_code,
-        "code": HTTPStatus(error.status_code).phrase.lower().replace(" ", "-"),
-        "title": HTTPStatus(error.status_code).phrase,
+    status = HTTPStatus(error.status_code)
+    code = status.phrase.lower().replace(" ", "-")
+    body = {
+        "type": f"urn:onceseen:error:{code}",
+        "title": status.phrase,
+        "status": status.value,
+        "detail": str(error.detail),
+        "code": code,
     }
     return Response(encode(body), error.status_code, error.headers, PROBLEM)
+
+
+async def _unexpected(_request: Request, _error: Exception) -> Response:
+    """A fault of ours: the server's log has it, Starlette raises it again."""
+    return answer_problem(OnceseenError())

@@ -1,6 +1,8 @@
 """zip and tar: spooled to a file, then read entry by entry within limits; links and special files are never followed."""
 
 import asyncio
+import lzma
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -20,7 +22,11 @@ ENTRIES_AT_ONCE = 32
 BYTES_AT_ONCE = 8 << 20
 FREE_BYTES = 64 << 20
 """What an archive may unpack to whatever its own size: small ones of flat pictures pack very well."""
-READ_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError, OSError)
+READ_ERRORS = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, RuntimeError, NotImplementedError, OSError, ValueError, OverflowError),
+)
+"""What the archive modules raise for damaged ones; ValueError also for names that are not UTF-8."""
 
 
 async def receive_images(submission: Submission, body: AsyncIterator[bytes], kind: str, settings: Settings) -> None:
@@ -116,5 +122,5 @@ def _tar_entries(spool: IO[bytes], settings: Settings, size: int) -> Iterator[En
             for info in archive:
                 if info.isreg() and is_image_name(info.name):
                     yield budget.read(info.name, lambda info=info: archive.extractfile(info))  # type: ignore[misc]
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+    except READ_ERRORS as error:
         raise InvalidRequest(f"This is no tar archive that can be read: {error}.") from error

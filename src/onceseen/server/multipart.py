@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 from python_multipart import MultipartParser
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import parse_options_header
 
 from onceseen.domain.names import clean_name
@@ -13,6 +13,7 @@ from onceseen.settings import Settings
 
 FIELD = "images"
 MAX_HEADER = 16_384
+MAX_BOUNDARY = 200  # RFC 2046 allows 70
 
 
 class _Parts:
@@ -95,6 +96,10 @@ async def receive_images(
     if not boundary:
         raise InvalidRequest("The Content-Type multipart/form-data has no boundary.")
     parts = _Parts(settings.max_image_bytes)
+    if len(boundary) > MAX_BOUNDARY:
+        raise InvalidRequest(
+            f"The boundary of the form has {len(boundary)} characters; at most {MAX_BOUNDARY} are allowed."
+        )
     parser = MultipartParser(boundary, parts.callbacks())  # type: ignore[arg-type]  # its TypedDict wants literal keys
     try:
         async for data in body:
@@ -108,7 +113,7 @@ async def receive_images(
                     submission.refuse(name, "too-large", f"The image has more than {limit:,} bytes, the limit.")
                 else:
                     await submission.add(name, image)
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise InvalidRequest(f"The multipart body is broken: {error}.") from error
     if not parts.ended:
         raise InvalidRequest("The multipart body ends before its closing boundary.")

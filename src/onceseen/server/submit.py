@@ -4,9 +4,11 @@ An unreadable image is a failed item, never an HTTP error; an error here means t
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
-from email.message import EmailMessage
-from urllib.parse import parse_qs, unquote
+from urllib.parse import parse_qs, unquote_to_bytes
+
+import structlog
 
 from onceseen.domain.ids import text_of
 from onceseen.domain.job import JobRow
@@ -22,9 +24,13 @@ from onceseen.server.asgi import JSON, Receive, Scope, Send, header, send_bytes,
 from onceseen.settings import Settings
 from onceseen.wire.http import ItemOut, encode, item_out, job_out
 
+log = structlog.get_logger()
+
 MAX_WAIT = 60.0
 ITEMS_IN_ANSWER = 1000
 KNOWN = frozenset({"model", "name", "wait", "priority", "frames", "filename", "fresh"})
+EXTENDED_NAME = re.compile(r"(?:^|[;\s])filename\*\s*=\s*(utf-8|iso-8859-1)'[^']*'([^;\s]+)", re.IGNORECASE)
+PLAIN_NAME = re.compile(r'(?:^|[;\s])filename\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;"\s]+))', re.IGNORECASE)
 ARCHIVES = frozenset({"application/zip", "application/x-zip-compressed", "application/x-tar", "application/gzip"})
 
 
@@ -45,10 +51,8 @@ class Asked:
         self.name = clean_name(values.get("name", ""), "")
         self.filename = values.get("filename", "")
         self.wait = min(_number(values, "wait", 0.0), MAX_WAIT)
-        self.priority = int(_number(values, "priority", -1.0))
+        self.priority = _priority(values.get("priority"))
         self.fresh = values.get("fresh", "").lower() in ("1", "true", "yes")
-        if self.priority > BACKGROUND:
-            raise InvalidRequest(f"`priority` = {self.priority}: give 0 (interactive) to 9 (background).")
         if values.get("frames", "first") != "first":
             raise InvalidRequest(f"`frames` = {values['frames']!r} is not built yet; only `first` is.")
 
@@ -87,6 +91,10 @@ class SubmitRoute:
             await send_problem(send, error)
         except SenderLost:
             _abandon(submission)
+        except Exception:
+            log.exception("submit.failed")
+            _abandon(submission)
+            await send_problem(send, OnceseenError())
         except asyncio.CancelledError:
             _abandon(submission)
             raise
@@ -192,10 +200,25 @@ def _number(values: dict[str, str], name: str, default: float) -> float:
     return value
 
 
+def _priority(text: str | None) -> int:
+    """0 to 9; -1 when none is given."""
+    if text is None:
+        return -1
+    if not (text.isascii() and text.isdigit() and len(text) < 5 and INTERACTIVE <= int(text) <= BACKGROUND):
+        raise InvalidRequest(f"`priority` = {text[:50]!r}: give 0 (interactive) to 9 (background).")
+    return int(text)
+
+
 def _disposition(text: str) -> str:
-    """The file name in a Content-Disposition header."""
-    if not text:
-        return ""
-    message = EmailMessage()
-    message["content-disposition"] = text
-    return unquote(message.get_filename() or "")
+    """The file name in a Content-Disposition header: `filename*` (RFC 5987) before `filename`."""
+    if found := EXTENDED_NAME.search(text):
+        charset, value = found.groups()
+        return unquote_to_bytes(value).decode("latin-1" if charset.lower() == "iso-8859-1" else "utf-8", "replace")
+    if found := PLAIN_NAME.search(text):
+        quoted, bare = found.groups()
+        name = (bare if quoted is None else re.sub(r"\\(.)", r"\1", quoted)).encode("latin-1")
+        try:
+            return name.decode()
+        except UnicodeDecodeError:
+            return name.decode("latin-1")
+    return ""

@@ -61,6 +61,52 @@ def logarithm(file: Path, size: int = 4) -> Path:
     return _save(file, nodes, _value("input", "float32", ["n", 3, size, size]), _value("logits", "float32", ["n", 3]))
 
 
+def looping(file: Path, start: int, rounds: int) -> Path:
+    """Write `channel_means` of a model that takes `rounds` rounds of a loop more for each unit of red above `start`.
+
+    The pixels come as the manifest normalises them: mean 0, std 25.5. A very red image keeps it busy for as long as wanted.
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants = {
+        "scale": np.array([25.5 * rounds], np.float32),
+        "offset": np.array([-(start + 0.5) * rounds], np.float32),
+        "first": np.array([0], np.int64),
+        "zero": np.array([0.0], np.float32),
+        "yes": np.array(True),
+        "matrix": np.eye(96, dtype=np.float32),
+    }
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["on"], ["on_out"]),
+            helper.make_node("MatMul", ["state", "matrix"], ["state_out"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            _value("state", "float32", [96, 96]),
+        ],
+        [helper.make_tensor_value_info("on_out", TensorProto.BOOL, []), _value("state_out", "float32", [96, 96])],
+    )
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["input"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["means"], axis=1),
+        helper.make_node("Gather", ["means", "first"], ["red"], axis=1),
+        helper.make_node("ReduceMax", ["red"], ["reddest"], keepdims=0),
+        helper.make_node("Mul", ["reddest", "scale"], ["scaled"]),
+        helper.make_node("Add", ["scaled", "offset"], ["shifted"]),
+        helper.make_node("Max", ["shifted", "zero"], ["positive"]),
+        helper.make_node("Cast", ["positive"], ["trips"], to=TensorProto.INT64),
+        helper.make_node("Loop", ["trips", "yes", "matrix"], ["ended"], body=body),
+        helper.make_node("ReduceMin", ["ended"], ["least"], keepdims=0),  # 0: the loop changes no answer
+        helper.make_node("Add", ["means", "least"], ["logits"]),
+    ]
+    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    source, target = _value("input", "float32", ["n", 3, "h", "w"]), _value("logits", "float32", ["n", 3])
+    return _save(file, nodes, source, target, initializers)
+
+
 def _type(dtype: str) -> int:
     from onnx import helper
 
