@@ -78,7 +78,7 @@ async def _latest(hub: TheHub) -> str:
 
 
 def _card(item: ItemOut) -> str:
-    picture = '<span class="nothing"></span>'
+    picture = ""
     if item.digest and item.state != "failed":
         source = f"/v1/images/{item.digest}"
         picture = f'<a href="{source}/content"><img src="{source}/thumbnail?size=320" alt="{escape(item.name)}" loading="lazy"></a>'

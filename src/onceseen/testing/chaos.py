@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Self
 
 import httpx2 as httpx
 
@@ -31,7 +32,7 @@ class ServiceManager:
         self.lock = threading.Lock()
         self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> "ServiceManager":
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

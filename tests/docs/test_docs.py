@@ -1,0 +1,33 @@
+"""The pages say what the program does."""
+
+import inspect
+import re
+import tomllib
+from pathlib import Path
+
+import onceseen.errors as errors
+from onceseen.inference.manifest import Input, Manifest, Output
+
+ROOT = Path(__file__).parents[2]
+
+
+def _codes() -> set[str]:
+    classes = [found for _, found in inspect.getmembers(errors, inspect.isclass)]
+    return {found.code for found in classes if issubclass(found, errors.OnceseenError)} | {"cancelled"}
+
+
+def test_every_error_code_is_explained_and_none_that_is_not():
+    page = (ROOT / "docs" / "errors.md").read_text()
+    explained = set(re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE))
+    assert _codes() - {"internal-error"} <= explained | {"internal-error"}
+    assert explained <= _codes()
+
+
+def test_the_manifest_of_the_page_has_every_key_and_no_other():
+    page = (ROOT / "docs" / "models.md").read_text()
+    found = re.search(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert found is not None
+    table = tomllib.loads(found[1])
+    assert set(table.pop("input")) == set(Input.__struct_fields__)
+    assert set(table.pop("output")) == set(Output.__struct_fields__)
+    assert set(table) == set(Manifest.__struct_fields__) - {"input", "output", "unsure"}
