@@ -77,6 +77,14 @@ class Totals(NamedTuple):
     failed_24h: int
 
 
+class LaneTotals(NamedTuple):
+    """What waits for one model: how many tasks, and since when the oldest of them."""
+
+    lane: bytes
+    queued: int
+    oldest: int
+
+
 class WorkerRow(NamedTuple):
     """A worker as one server knows it."""
 

@@ -54,6 +54,7 @@ def done(hub: "Hub", link: WorkerLink, message: Done) -> None:
         if answer.scores:
             state.observed(answer.run_ms)
             hub.metrics.inferred(model.row.name if model else "", model.row.version if model else "")
+            hub.metrics.answered((finished_at - unit.queued_at) / 1e3)
             link.answered += 1
         if not unit.dropped:
             _hand_on(hub, unit, answer)

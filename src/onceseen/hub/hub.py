@@ -85,7 +85,8 @@ class Hub:
         self.joined = asyncio.Event()  # a worker is warm, or will never be
         self.looks = Looks()
         self.pack = PackStage(blobs, database, self._packed, self._linger)
-        self.writer = WriterStage(database, self._commit, self._gather, self._apply, self._refused, self._linger)
+        took = self.metrics.commit_seconds.observe
+        self.writer = WriterStage(database, self._commit, self._gather, self._apply, self._refused, self._linger, took)
         self._plans: list[Plan] = []
         self._peek_stack = ExitStack()
         self._peeking: Reader | None = None

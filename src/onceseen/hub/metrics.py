@@ -1,5 +1,7 @@
 """The counters and gauges of `/metrics`."""
 
+import time
+from collections import deque
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -11,11 +13,15 @@ if TYPE_CHECKING:
     from onceseen.hub.hub import Hub
 
 
+RATE_SECONDS = 10.0
+
+
 class Metrics:
     """One registry per hub, so that several hubs of one process (tests) do not meet."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._answered: deque[tuple[float, float]] = deque(maxlen=10_000)
         self._inferred = Counter(
             "onceseen_images_inferred",
             "Images that really went through a model; shared and remembered answers do not count",
@@ -32,6 +38,20 @@ class Metrics:
     def inferred(self, model: str, version: str) -> None:
         """Count one run of a model."""
         self._inferred.labels(model, version).inc()
+
+    def answered(self, waited_ms: float) -> None:
+        """Note when an answer came, and how long after its submission."""
+        self._answered.append((time.monotonic(), waited_ms))
+
+    def images_per_s(self) -> float:
+        """Answers of workers in the last seconds."""
+        since = time.monotonic() - RATE_SECONDS
+        return sum(moment > since for moment, _ in self._answered) / RATE_SECONDS
+
+    def p95_ms(self) -> float | None:
+        """95 of 100 of the latest answers came within so many milliseconds after their submission; None without any."""
+        waited = sorted(waited for _, waited in self._answered)
+        return waited[len(waited) * 95 // 100] if waited else None
 
     def images_of(self, model: str, version: str) -> int:
         """Runs of one version so far."""

@@ -8,6 +8,7 @@ Whatever waits goes into the next transaction. A group waits to gather more only
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -140,8 +141,10 @@ class WriterStage:
         apply: Callable[[Group, list[Pending], Outcome], None],
         refused: Callable[[Group, list[Pending], Exception], None],
         linger: Callable[[], float],
+        took: Callable[[float], None],
     ) -> None:
         self._database = database
+        self._took = took
         self._commit = commit
         self._gather = gather
         self._apply = apply
@@ -193,8 +196,11 @@ class WriterStage:
         self._thread.shutdown()
 
     def _transact(self, group: Group) -> Outcome:
+        began = time.perf_counter()
         with self._database.begin() as tx:
-            return self._commit(tx, group)
+            outcome = self._commit(tx, group)
+        self._took(time.perf_counter() - began)
+        return outcome
 
 
 def fail(future: asyncio.Future[Outcome], error: Exception) -> None:

@@ -13,7 +13,7 @@ from onceseen.domain.job import Counts, FinishedItem, ImageFacts, ItemRow, JobRo
 from onceseen.domain.machine import Verdict
 from onceseen.domain.model import ModelRow
 from onceseen.domain.task import AnsweredTask, Claimed, Fence, Head, NewTask, Settlement, TaskRow
-from onceseen.domain.views import AttemptRow, FileRow, ImageView, ItemFilter, ItemView, Totals, WorkerRow
+from onceseen.domain.views import AttemptRow, FileRow, ImageView, ItemFilter, ItemView, LaneTotals, Totals, WorkerRow
 
 
 class Tasks(Protocol):
@@ -234,6 +234,9 @@ class Views(Protocol):
 
     def totals(self) -> Totals:
         """Counts over the whole record."""
+
+    def lanes(self) -> list[LaneTotals]:
+        """What waits, by lane."""
 
     def attempts(self, task: bytes) -> list[AttemptRow]:
         """A task's abnormal attempts."""

@@ -15,6 +15,8 @@ from onceseen.settings import Settings
 from onceseen.wire.http import encode
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
+MOST = 2**63 - 1
+"""The largest integer that the record can be asked for."""
 ITEM_STATES = ("queued", "running", "pending", "succeeded", "failed", "cancelled")
 
 
@@ -99,6 +101,6 @@ def read_cursor(text: str | None) -> tuple[bytes, int] | None:
         data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
     except (binascii.Error, ValueError):
         data = b""
-    if len(data) != 24:
+    if len(data) != 24 or data[16] > 127:
         raise InvalidRequest("`cursor` is not one of this server's; take it from `next` of the page before.")
     return data[:16], int.from_bytes(data[16:], "big")

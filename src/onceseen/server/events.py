@@ -20,16 +20,23 @@ SILENCE_SECONDS = 15.0
 
 @router.get("")
 async def events(
-    hub: TheHub, after: int | None = None, job: str | None = None, last_event_id: str | None = Header(None)
+    hub: TheHub, after: str | None = None, job: str | None = None, last_event_id: str | None = Header(None)
 ) -> StreamingResponse:
     """Server-sent events after a seq; without one, from now on. `Last-Event-ID` resumes."""
     if last_event_id is not None:
-        if not last_event_id.isdigit():
-            raise InvalidRequest(f"`Last-Event-ID` = {last_event_id[:50]!r} is no seq.")
-        after = int(last_event_id)
-    seq = after if after is not None else (await _read(hub, None)).seq
+        seq = _seq("Last-Event-ID", last_event_id)
+    elif after is not None:
+        seq = _seq("after", after)
+    else:
+        seq = (await _read(hub, None)).seq
     headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
     return StreamingResponse(_stream(hub, seq, job), media_type="text/event-stream", headers=headers)
+
+
+def _seq(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise InvalidRequest(f"`{name}` = {text[:50]!r} is no seq.")
+    return int(text)
 
 
 async def _stream(hub: Hub, seq: int, job: str | None) -> AsyncIterator[str]:

@@ -88,7 +88,7 @@ class Guard:
             cookie = SimpleCookie(header(scope, b"cookie")).get(COOKIE)
         except CookieError:
             return False
-        return cookie is not None and hmac.compare_digest(cookie.value, self._session())
+        return cookie is not None and hmac.compare_digest(cookie.value.encode(), self._session().encode())
 
     def _session(self) -> str:
         """What the cookie holds: shows that the key was known, without being it."""

@@ -7,7 +7,7 @@ from onceseen.domain.views import ItemFilter, ItemView
 from onceseen.errors import NotFound
 from onceseen.flow import control
 from onceseen.hub.hub import Hub
-from onceseen.server.common import Limit, TheHub, job_id, json, make_cursor, page, read_cursor, states_of
+from onceseen.server.common import MOST, Limit, TheHub, job_id, json, make_cursor, page, read_cursor, states_of
 from onceseen.server.submit import item_view_out
 from onceseen.wire.http import JobOut, job_out
 
@@ -68,7 +68,8 @@ async def list_items(
 async def one_item(hub: TheHub, job: str, n: int) -> Response:
     """One item."""
     where = ItemFilter(hub.settings.project, job_id(job), n=n)
-    views = await hub.read(lambda: _items(hub, where, 1))
+    await _must_exist(hub, job)
+    views = await hub.read(lambda: _items(hub, where, 1)) if 0 <= n <= MOST else []
     if not views:
         raise NotFound(f"The job {job} has no item {n}.")
     return json(item_view_out(hub, views[0]))
@@ -102,7 +103,8 @@ async def _ask(hub: Hub, job: str, what: Control) -> Response:
 async def _must_exist(hub: Hub, job: str) -> None:
     def read() -> bool:
         with hub.database.read() as reader:
-            return reader.jobs.get(job_id(job)) is not None
+            row = reader.jobs.get(job_id(job))
+        return row is not None and row.state != JobState.RECEIVING and row.control != Control.DELETE
 
     if not await hub.read(read):
         raise NotFound(f"There is no job {text_of(job_id(job))}.")

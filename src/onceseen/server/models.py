@@ -15,6 +15,7 @@ from onceseen.hub.models import forget_files, install
 from onceseen.hub.trial import check_apart
 from onceseen.inference.manifest import read
 from onceseen.inference.registry import Model, model_out
+from onceseen.server.archives import READ_ERRORS
 from onceseen.server.common import TheHub, TheSettings, json
 from onceseen.settings import Settings
 from onceseen.wire.http import ModelOut
@@ -60,7 +61,11 @@ async def add_model(
         overrides = {key: value for key, value in (("name", name), ("version", version)) if value}
         given = request.query_params.getlist("set")
         overrides |= dict(_pair(text) for text in given)
-        row = await asyncio.to_thread(_install, hub, place, overrides)
+        try:
+            row = await asyncio.to_thread(_install, hub, place, overrides)
+        except InvalidManifest as error:  # where it lay here is nobody's business
+            message = error.message.replace(f"{place}/", "").replace(str(place), "the upload").replace(folder, "")
+            raise InvalidManifest(message) from error
     await hub.reload_catalog()
     model = hub.catalog.resolve(row.ref)
     hub.forgive(model.lane)
@@ -126,7 +131,10 @@ async def _receive(request: Request, folder: Path, _settings: Settings) -> Path:
         weights = folder / "model.onnx"
         upload.rename(weights)
         return weights
-    return await asyncio.to_thread(_unpack, upload, folder / "model")
+    try:
+        return await asyncio.to_thread(_unpack, upload, folder / "model")
+    except (*READ_ERRORS, KeyError) as error:
+        raise InvalidManifest(f"The upload is no zip archive that can be unpacked: {error}.") from error
 
 
 def _unpack(upload: Path, target: Path) -> Path:

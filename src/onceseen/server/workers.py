@@ -2,7 +2,8 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from onceseen.domain.ids import now, text_of
-from onceseen.domain.views import Totals
+from onceseen.domain.views import LaneTotals, Totals
+from onceseen.hub.hub import Hub
 from onceseen.server.common import TheHub, json
 from onceseen.wire.http import moment
 
@@ -38,11 +39,29 @@ async def list_workers(hub: TheHub) -> Response:
 
 @router.get("/stats")
 async def stats(hub: TheHub) -> Response:
-    """Counts over the whole record."""
+    """Counts over the whole record; the rate of the last seconds, and the wait of the latest answers."""
 
-    def read() -> Totals:
+    def read() -> tuple[Totals, list[LaneTotals]]:
         with hub.database.read() as reader:
-            return reader.views.totals()
+            return reader.views.totals(), reader.views.lanes()
 
-    totals = await hub.read(read)
-    return json({**totals._asdict(), "workers": len(hub.workers())})
+    totals, lanes = await hub.read(read)
+    p95 = hub.metrics.p95_ms()
+    now_figures = {
+        "workers": len(hub.workers()),
+        "images_per_s": round(hub.metrics.images_per_s(), 2),
+        "p95_ms": None if p95 is None else round(p95, 3),
+        "by_lane": [_lane(hub, lane) for lane in lanes],
+    }
+    return json(totals._asdict() | now_figures)
+
+
+def _lane(hub: Hub, lane: LaneTotals) -> dict[str, object]:
+    model = hub.catalog.of_lane(lane.lane)
+    oldest = max(0, now() - lane.oldest) / 1e6
+    return {
+        "lane": lane.lane.hex(),
+        "model": model.ref if model else None,
+        "queued": lane.queued,
+        "oldest_s": round(oldest, 3),
+    }

@@ -61,6 +61,29 @@ def logarithm(file: Path, size: int = 4) -> Path:
     return _save(file, nodes, _value("input", "float32", ["n", 3, size, size]), _value("logits", "float32", ["n", 3]))
 
 
+def picky(file: Path, most: int) -> Path:
+    """Write `channel_means` of a model that gives NaN for images whose red is over `most`; pixels with mean 0, std 25.5."""
+    from onnx import helper, numpy_helper
+
+    constants: dict[str, np.ndarray[Any, Any]] = {
+        "most": np.array([(most + 0.5) / 25.5], np.float32),
+        "first": np.array([0], np.int64),
+        "zero": np.array([0.0], np.float32),
+    }
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["input"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["means"], axis=1),
+        helper.make_node("Gather", ["means", "first"], ["red"], axis=1),
+        helper.make_node("Sub", ["most", "red"], ["left"]),
+        helper.make_node("Log", ["left"], ["logarithm"]),
+        helper.make_node("Mul", ["logarithm", "zero"], ["doubt"]),  # 0, or NaN
+        helper.make_node("Add", ["means", "doubt"], ["logits"]),
+    ]
+    initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+    source, target = _value("input", "float32", ["n", 3, "h", "w"]), _value("logits", "float32", ["n", 3])
+    return _save(file, nodes, source, target, initializers)
+
+
 def looping(file: Path, start: int, rounds: int) -> Path:
     """Write `channel_means` of a model that takes `rounds` rounds of a loop more for each unit of red above `start`.
 
@@ -68,7 +91,7 @@ def looping(file: Path, start: int, rounds: int) -> Path:
     """
     from onnx import TensorProto, helper, numpy_helper
 
-    constants = {
+    constants: dict[str, np.ndarray[Any, Any]] = {
         "scale": np.array([25.5 * rounds], np.float32),
         "offset": np.array([-(start + 0.5) * rounds], np.float32),
         "first": np.array([0], np.int64),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from onceseen.testing.onnx_models import channel_means, looping
+from onceseen.testing.onnx_models import channel_means, looping, picky
 
 COLOURS = ("red", "green", "blue")
 SLOW_FROM = 200
@@ -45,6 +45,13 @@ def slow_model(directory: Path, name: str = "slow", rounds: int = 4000, more: st
     """The same, but slow on red pictures: `rounds` rounds of its loop for each unit of red above 200, some 50 ms."""
     directory.mkdir(parents=True, exist_ok=True)
     looping(directory / "weights.onnx", SLOW_FROM, rounds)
+    return _manifest(directory, name, "", COLOURS, more)
+
+
+def picky_model(directory: Path, name: str = "picky", more: str = "") -> Path:
+    """The same, but it fails on pictures whose red is over 200."""
+    directory.mkdir(parents=True, exist_ok=True)
+    picky(directory / "weights.onnx", SLOW_FROM)
     return _manifest(directory, name, "", COLOURS, more)
 
 

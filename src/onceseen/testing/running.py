@@ -22,6 +22,14 @@ READY = "Onceseen is ready on "
 START_SECONDS = 60.0
 END_SECONDS = 10.0
 LOG_TAIL = 4000
+GUARD = """import os, sys
+sys.stdin.buffer.read()
+try:
+    os.killpg(int(sys.argv[1]), 9)
+except ProcessLookupError:
+    pass
+"""
+"""Waits for its stdin to end: a test process that is killed takes its servers along."""
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -83,6 +91,7 @@ class RunningServer:
         self._log: IO[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._groups: list[int] = []
+        self._guards: list[subprocess.Popen[bytes]] = []
         self._http: httpx.Client | None = None
         self.url = ""
 
@@ -104,7 +113,7 @@ class RunningServer:
     def start(self) -> None:
         """Start it and wait for its ready line; also again after `stop` or a kill, on the same directory."""
         self._close()
-        self._log = tempfile.TemporaryFile()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed by _close)
         self._process = subprocess.Popen(
             command(self._verb, *self._flags),
             env=environment(**self._settings),
@@ -115,6 +124,8 @@ class RunningServer:
             start_new_session=True,
         )
         self._groups.append(self._process.pid)
+        guard = [sys.executable, "-S", "-E", "-c", GUARD, str(self._process.pid)]
+        self._guards.append(subprocess.Popen(guard, stdin=subprocess.PIPE, start_new_session=True))
         line = self._first_line()
         assert line.startswith(READY), f"no ready line but {line!r}; its log:\n{self.log()}"
         self.url = line.removeprefix(READY).strip()
@@ -140,11 +151,15 @@ class RunningServer:
 
     def clean_up(self) -> None:
         """Kill whatever is left, remove a directory of our own."""
+        for guard in self._guards:
+            guard.kill()
+            guard.communicate()
         for group in self._groups:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(group, signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
+        self._guards, self._groups = [], []
         self._close()
         if self._own:
             shutil.rmtree(self.data, ignore_errors=True)

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, text, tuple_
 
 from onceseen.domain.ids import now
 from onceseen.domain.job import JobRow
 from onceseen.domain.task import TaskState
-from onceseen.domain.views import AttemptRow, ImageView, ItemFilter, ItemView, Totals
+from onceseen.domain.views import AttemptRow, ImageView, ItemFilter, ItemView, LaneTotals, Totals
 from onceseen.drivers.sql.schema import attempt, image, item, job, task
 from onceseen.errors import REMEMBERED
 
@@ -70,6 +70,12 @@ class SqlViews:
         recent = select(func.sum(job.c.failed)).where(job.c.finished_at > now() - DAY)
         failed_24h = self._rows(recent)[0][0]
         return Totals(by_state.get(0, 0), by_state.get(1, 0), sums[0] or 0, sums[1] or 0, failed_24h or 0)
+
+    def lanes(self) -> list[LaneTotals]:
+        queued = text("state = 0")  # in words, so that the partial index serves it
+        groups = self._rows(select(task.c.lane, func.count(), func.min(task.c.id)).where(queued).group_by(task.c.lane))
+        since = dict(self._rows(select(task.c.id, task.c.queued_at).where(task.c.id.in_([row[2] for row in groups]))))
+        return [LaneTotals(lane, count, since[first]) for lane, count, first in groups]
 
     def attempts(self, task_id: bytes) -> list[AttemptRow]:
         query = select(*(attempt.c[name] for name in AttemptRow._fields)).where(attempt.c.task == task_id)
