@@ -16,9 +16,20 @@ ITEMS_AT_ONCE = 500
 
 def settle_tasks(tx: Transaction, group: Group, outcome: Outcome) -> None:
     """Phase 1: write answers whose fence holds; a late twin changes no row."""
-    if group.settled:
-        ordered = sorted((settled.settlement for settled in group.settled), key=lambda settlement: settlement.id)
-        outcome.passed = tx.tasks.settle(ordered)
+    answers: dict[bytes, Settlement] = {}
+    twins: dict[bytes, list[Settlement]] = {}
+    for settled in group.settled:
+        ended = settled.settlement
+        if answers.setdefault(ended.id, ended) is not ended:
+            twins.setdefault(ended.id, [answers[ended.id]]).append(ended)
+    if twins:  # two attempts of a task in one group: only the one that holds the task may speak for it
+        held = {row.id: (row.attempt, row.server) for row in tx.tasks.get(sorted(twins))}
+        for task, several in twins.items():
+            good = (ended for ended in several if (ended.attempt, ended.server) == held.get(task))
+            answers[task] = next(good, several[0])
+    if answers:
+        outcome.passed = tx.tasks.settle([answers[task] for task in sorted(answers)])
+        outcome.answers = {task: answers[task] for task in outcome.passed}
 
 
 def describe_images(tx: Transaction, group: Group, outcome: Outcome) -> None:
@@ -30,11 +41,7 @@ def describe_images(tx: Transaction, group: Group, outcome: Outcome) -> None:
 
 def settle_items(tx: Transaction, group: Group, outcome: Outcome, tally: Tally, catalog: Catalog) -> None:
     """Phase 3: the items that wait for answers written in this transaction, or left over from one before."""
-    answers: dict[bytes, Settlement | TaskRow] = {
-        settled.settlement.id: settled.settlement
-        for settled in group.settled
-        if settled.settlement.id in outcome.passed
-    }
+    answers: dict[bytes, Settlement | TaskRow] = {**outcome.answers}
     if group.leftovers:
         final = (TaskState.SUCCEEDED, TaskState.FAILED)
         answers |= {row.id: row for row in tx.tasks.get(group.leftovers) if row.state in final}

@@ -150,6 +150,7 @@ class Outcome:
 
     tasks: dict[bytes, TaskRow] = field(default_factory=dict)  # by key: what submissions met
     passed: set[bytes] = field(default_factory=set)  # settled ids whose fence held
+    answers: dict[bytes, Settlement] = field(default_factory=dict)  # by task id: what was written of them
     verdicts: dict[bytes, Verdict] = field(default_factory=dict)  # by task id: what was given back
     done: list[DoneItem] = field(default_factory=list)
     leftovers: list[bytes] = field(default_factory=list)

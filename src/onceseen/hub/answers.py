@@ -149,7 +149,7 @@ def settled(hub: "Hub", group: Group, outcome: Outcome) -> dict[bytes, Facts]:
     for answer in group.settled:
         ended = answer.settlement
         unit = _release(hub, ended.id, ended.attempt)
-        if ended.id not in outcome.passed:
+        if outcome.answers.get(ended.id) is not ended:
             late += 1
         elif unit is not None:
             result = (ended.result, unit.queued_at, ended.started_at, ended.run_ms)

@@ -159,6 +159,24 @@ def test_a_late_twin_changes_no_row(record):
 
 
 @pytest.mark.parametrize("error", [None, "model-failed"])
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("twin", ["stale", "same"])
+def test_a_twin_in_the_same_group_speaks_for_nobody(record, twin, order):
+    """A stale attempt's answer beside the one that counts; or the same attempt answered twice: then the first counts."""
+    first = record.submit([1])
+    (stale,) = record.claim()
+    if twin == "stale":
+        record.carry_out(first, Control.CANCEL)
+        record.submit([1])
+    (task,) = record.claim() or [stale]
+    answers = [record.answer(task), record.answer(stale, error="model-failed")][::order]
+    outcome = record.commit(Group(settled=answers))
+    row = record.task(1)
+    failed = twin == "same" and order == -1
+    assert row.state == (TaskState.FAILED if failed else TaskState.SUCCEEDED)
+    assert [(done.finished.state, done.finished.error_kind) for done in outcome.done] == [(row.state, row.error_kind)]
+
+
 def test_a_thousand_items_wait_for_one_task(record, error):
     """RECORD.md 1.1: at most 500 items a transaction; the rest follows."""
     jobs = [record.submit([1] * 400) for _ in range(3)]
