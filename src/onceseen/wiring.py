@@ -101,9 +101,20 @@ def runtime(name: str) -> Runtime:
     raise InvalidManifest(f"`runtime` = {name!r} is not built yet; known is 'onnx'.")
 
 
-def link_address(server: str) -> str:
-    """Where a worker connects, for what `--server` says: a data directory, or unix:PATH."""
+def own_address(data: Path) -> str:
+    """Where the server on a data directory listens for workers, the same at each of its starts."""
     from onceseen.drivers.directory import socket_address
+
+    return socket_address(data)
+
+
+def link_address(server: str) -> str:
+    """Where a worker connects, for what `--server` says: a data directory, or unix:PATH.
+
+    Raises:
+        SettingsError: neither, or of a kind that is not built yet.
+    """
+    from onceseen.drivers.directory import server_facts, socket_address
 
     if server.startswith("unix:"):
         return server
@@ -114,7 +125,8 @@ def link_address(server: str) -> str:
     path = Path(server)
     if not path.is_dir():
         raise SettingsError(f"--server {server}: there is no such data directory.")
-    return socket_address(path)
+    facts = server_facts(path)  # its server may have been started with another runtime directory than ours
+    return facts["link"] if facts else socket_address(path)
 
 
 def running_server(data: Path) -> str | None:

@@ -121,7 +121,7 @@ class Run:
             loop.add_signal_handler(signal.SIGTERM, self._interrupt)
             await hub.start()
             model = await self._find_model(hub)
-            address = wiring.link_address(str(self._place))
+            address = wiring.own_address(self._place)
             listener = await wiring.listen(address, hub.accept)
             with _workers(address, min(self._settings.workers, len(self._files)), self._settings):
                 await self._classify(hub, model)

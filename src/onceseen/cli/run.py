@@ -95,12 +95,12 @@ def worker(
     from onceseen.worker import main as process
     from onceseen.worker.supervisor import Supervisor
 
-    address = wiring.link_address(server)
+    wiring.link_address(server)  # a wrong one is refused now, not after a minute
     options = ["--quiet"] if quiet else []
     if n == 1:
-        raise typer.Exit(process.run(process.parse(["--server", address, *options])))
+        raise typer.Exit(process.run(process.parse(["--server", server, *options])))
     configure(quiet=quiet, process="supervisor")
-    supervisor = Supervisor(address, lambda: wiring.connect(address), n, worker_options=options)
+    supervisor = Supervisor(server, lambda: wiring.connect(wiring.link_address(server)), n, worker_options=options)
     _end_on_signals(supervisor)
     raise typer.Exit(supervisor.run())
 
@@ -136,7 +136,7 @@ def _supervise(settings: Settings) -> int:
     configure(quiet=settings.quiet, process="supervisor")
     settings.data.mkdir(parents=True, exist_ok=True)
     settings = settings.model_copy(update={"data": settings.data.resolve()})
-    address = wiring.link_address(str(settings.data))
+    address = wiring.own_address(settings.data)
     command = [sys.executable, "-m", "onceseen.server.main"]
     options = ["--max-pixels", str(settings.max_pixels), "--max-bytes", str(settings.max_image_bytes)]
     supervisor = Supervisor(

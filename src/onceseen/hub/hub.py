@@ -7,7 +7,6 @@ the map. What people ask (`submit`, `wait`, `look`, `control`) is in `desk`, the
 import asyncio
 import os
 import socket
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -24,6 +23,7 @@ from onceseen.flow import group as flow_group
 from onceseen.flow import sweep
 from onceseen.flow.work import GivenBack, Group, Outcome
 from onceseen.hub import answers, reception
+from onceseen.hub.cache import ImageCache
 from onceseen.hub.dispatch import Dispatcher, Plan
 from onceseen.hub.links import WorkerLink
 from onceseen.hub.looks import Looks
@@ -74,8 +74,7 @@ class Hub:
         self.held: dict[
             tuple[bytes, int], Unit
         ] = {}  # (task, attempt) from claim or insert until its settle is committed
-        self.cache: OrderedDict[bytes, bytes] = OrderedDict()
-        self.cached = 0
+        self.cache = ImageCache(settings.cache_bytes)
         self.pending_bytes = 0  # of submissions on their way to the disk
         self.draining = False
         self.stopped = False
@@ -306,7 +305,7 @@ class Hub:
         missing = []
         for lane_units in units.values():
             for unit in lane_units:
-                unit.data = self.uncache(unit.digest)
+                unit.data = self.cache.take(unit.digest)
                 if unit.data is None:
                     place = places.get(unit.digest)
                     if place is not None and place.startswith("path:"):
@@ -332,6 +331,8 @@ class Hub:
         good = {}
         for lane, lane_units in units.items():
             error = self.dispatcher.lane(lane).broken
+            if error is None and self.catalog.of_lane(lane) is None:
+                error = "it is not known here any more"
             if error is None:
                 good[lane] = lane_units
             else:
@@ -389,22 +390,3 @@ class Hub:
             fence = Fence(unit.task, unit.attempt, self.me)
             self.outbox.given_back.append(GivenBack(fence, unit.lane, blame, worker, unit.started_at))
             self.writer.wake()
-
-    # -- bytes of queued tasks -------------------------------------------------------------------------------------------
-
-    def keep(self, digest: bytes, data: bytes) -> None:
-        """Keep an image of a queued task in memory; the oldest ones make room."""
-        if digest in self.cache:
-            return
-        self.cache[digest] = data
-        self.cached += len(data)
-        while self.cached > self.settings.cache_bytes and self.cache:
-            _, gone = self.cache.popitem(last=False)
-            self.cached -= len(gone)
-
-    def uncache(self, digest: bytes) -> bytes | None:
-        """Take an image out of memory."""
-        data = self.cache.pop(digest, None)
-        if data is not None:
-            self.cached -= len(data)
-        return data

@@ -25,6 +25,8 @@ log = structlog.get_logger()
 WATCH_SECONDS = 0.25
 SWEEP_SECONDS = 1.0
 LOAD_DEATHS = 3
+LOAD_SECONDS = 60.0
+"""Silence that is allowed while a model is loaded: a runtime may hold the interpreter's lock all the while."""
 DAY = 86_400_000_000  # microseconds
 
 
@@ -172,7 +174,8 @@ async def watch(hub: "Hub") -> None:
                         lease.deadline += time - last
         last = time
         for link in hub.workers():
-            if time - link.heard > hub.settings.lease_seconds:
+            patience = hub.settings.lease_seconds if all(link.loaded.values()) else LOAD_SECONDS
+            if time - link.heard > patience:
                 _frozen(hub, link, f"worker {_name(link)} was silent for {time - link.heard:.0f} s")
             elif any(lease.deadline is not None and time > lease.deadline for lease in link.leases.values()):
                 _frozen(hub, link, f"worker {_name(link)} took longer than a batch of this model may take")

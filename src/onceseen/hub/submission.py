@@ -13,6 +13,7 @@ from onceseen.domain.machine import is_answered
 from onceseen.domain.task import CLASSIFICATION, ORDINARY, NewTask, TaskState, task_key
 from onceseen.errors import TooBusy, TooLarge
 from onceseen.flow.work import Chunk, DoneItem, Entry, Failure, JobHead, LocalFile, Outcome
+from onceseen.hub import answers
 from onceseen.hub.units import Unit
 from onceseen.hub.writer import Pending
 from onceseen.inference.registry import Model
@@ -107,8 +108,7 @@ class Submission:
     def abandon(self) -> None:
         """The sender is lost: the sweep detaches what has come so far."""
         self.hub.open_jobs.discard(self.head.id)
-        for unit in self._early:
-            unit.dropped = True
+        self._drop()
         for future in self._flying:
             future.add_done_callback(lambda future: future.cancelled() or future.exception())
 
@@ -123,7 +123,7 @@ class Submission:
         moment = now()
         early = self._start_early(key, digest, data, moment)
         if early is None and key not in hub.open:
-            hub.keep(digest, data)
+            hub.cache.keep(digest, data)
         task = NewTask(
             key=key,
             id=new_id(),
@@ -185,10 +185,11 @@ class Submission:
             await self._flying.pop(0)
 
     def _drop(self) -> None:
+        """Forget what was not flushed yet: early starts count for nothing, nothing waits for its rows."""
         for unit in self._early:
-            unit.dropped = True
-            self.hub.open.pop(unit.key, None)
+            answers.drop(self.hub, unit)
         _forget_uncommitted(self.hub, self._entries)
+        self._early, self._entries = [], []
 
 
 def _landed(hub: "Hub", pending: Pending) -> None:

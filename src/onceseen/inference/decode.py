@@ -67,7 +67,8 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
     except ImageError:
         raise
     except MemoryError as error:
-        raise UnreadableImage("the image needs more memory than there is to decode it") from error
+        # Not remembered as unreadable: another day, or another machine, may have the memory.
+        raise TooManyPixels("the image needs more memory than there is to decode it") from error
     except Exception as error:  # decoders raise almost anything on damaged bytes
         raise UnreadableImage(f"the image is damaged: {_short(error)}") from error
 

@@ -61,7 +61,7 @@ def run(settings: Settings, *, workers_expected: bool = False) -> int:
             hub = wiring.build_hub(
                 directory, wiring.hub_settings(settings, tuple(dict.fromkeys(DIALECT_DEFAULTS.values())))
             )
-            address = wiring.link_address(str(settings.data))
+            address = wiring.own_address(settings.data)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(_serve(hub, settings, door, address, directory.announce, workers_expected=workers_expected))
             hub.database.close()

@@ -29,7 +29,7 @@ async def list_workers(hub: TheHub) -> Response:
                 "lanes": [model.ref for lane in link.loaded if (model := hub.catalog.of_lane(lane))],
                 "images_per_s": round(link.answered / seconds, 2),
                 "memory_mb": round(link.memory_mb, 1),
-                "restarts": 0,
+                "restarts": link.hello.restarts,
                 "started_at": moment(link.started_at),
                 "seen_at": moment(now() - int((hub.clock() - link.heard) * 1e6)),
             }

@@ -36,6 +36,7 @@ class Hello(Message, frozen=True):
     pid: int
     kind: str = "worker"  # or "supervisor"
     supervisor: bytes = b""  # id of the supervisor that started this worker, if one did
+    restarts: int = 0  # how often it had to start this worker again
 
 
 class Ready(Message, frozen=True):

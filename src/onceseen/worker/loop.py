@@ -20,7 +20,7 @@ from typing import NamedTuple
 import structlog
 
 from onceseen.domain.ids import new_id
-from onceseen.errors import InvalidManifest, OnceseenError
+from onceseen.errors import InvalidManifest, OnceseenError, SettingsError
 from onceseen.inference.look import look
 from onceseen.inference.manifest import Manifest, from_json
 from onceseen.inference.run import Engine
@@ -50,15 +50,22 @@ class Worker:
         runtime: gives the library for a manifest's `runtime`.
         limits: pixels and bytes of one image.
         supervisor: id of the supervisor that started this process, empty without one.
+        restarts: how often that supervisor had to start this worker again.
     """
 
     def __init__(
-        self, connect: Callable[[], Stream], runtime: Callable[[str], Runtime], limits: Limits, supervisor: bytes = b""
+        self,
+        connect: Callable[[], Stream],
+        runtime: Callable[[str], Runtime],
+        limits: Limits,
+        supervisor: bytes = b"",
+        restarts: int = 0,
     ) -> None:
         self._connect = connect
         self._runtime = runtime
         self._limits = limits
         self._supervisor = supervisor
+        self._restarts = restarts
         self._engines: dict[bytes, Engine] = {}
         self._ending = False
         self._inbox: queue.SimpleQueue[tuple[Stream, Frame | None]] = queue.SimpleQueue()
@@ -77,7 +84,7 @@ class Worker:
         while not self._ending:
             try:
                 stream = self._connect()
-            except OSError:
+            except (OSError, SettingsError):  # nobody listens, or the data directory is not there yet
                 if time.monotonic() > patience:
                     log.error("worker.no_server", waited_s=PATIENCE_SECONDS)
                     return 1
@@ -98,6 +105,7 @@ class Worker:
             os.getpid(),
             "worker",
             self._supervisor,
+            self._restarts,
         )
         over = threading.Event()
         try:

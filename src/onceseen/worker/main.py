@@ -13,7 +13,8 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line of one worker process."""
     parser = argparse.ArgumentParser(prog="onceseen-worker")
-    parser.add_argument("--server", required=True, help="unix:PATH")
+    parser.add_argument("--server", required=True, help="a data directory, or unix:PATH")
+    parser.add_argument("--restarts", type=int, default=0, help="how often this worker was started again")
     parser.add_argument("--supervisor", default="", help="id of the supervisor, hex")
     parser.add_argument("--alive-fd", type=int, help="read end of the supervisor's pipe: end at its EOF")
     parser.add_argument("--max-pixels", type=int, default=100_000_000)
@@ -30,10 +31,11 @@ def run(options: argparse.Namespace) -> int:
 
     log.configure(quiet=options.quiet, process="worker")
     worker = Worker(
-        connect=lambda: wiring.connect(options.server),
+        connect=lambda: wiring.connect(wiring.link_address(options.server)),
         runtime=wiring.runtime,
         limits=Limits(options.max_pixels, options.max_bytes),
         supervisor=bytes.fromhex(options.supervisor),
+        restarts=options.restarts,
     )
     on_signal(signal.SIGTERM, worker.end)
     if options.alive_fd is not None:

@@ -40,7 +40,8 @@ class Child:
     stdin: bytes | None = None
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
-    failures: int = 0
+    failures: int = 0  # quick ones in a row
+    restarts: int = 0
     not_before: float = 0.0
 
 
@@ -48,7 +49,7 @@ class Supervisor:
     """Runs until SIGTERM or SIGINT, or until the server gives up.
 
     Args:
-        address: the link's address of the server.
+        address: the server's data directory, or the address of its link.
         connect: opens the supervisor's own link, or raises OSError.
         workers: how many worker processes.
         server: the server's command and what it reads on stdin; None when another process runs it.
@@ -100,6 +101,7 @@ class Supervisor:
                 return
             self._report(child, code)
             child.process = None
+            child.restarts += 1
             child.failures = child.failures + 1 if now - child.started < SLOWEST_RESTART else 0
             # The first restart is at once; one that keeps dying waits longer and longer.
             child.not_before = now + min(SLOWEST_RESTART, 0.1 * 2**child.failures - 0.1) if child.failures else now
@@ -114,7 +116,7 @@ class Supervisor:
         # A number in the environment changes how a library behaves, so it is set before the child imports any.
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
         child.process = subprocess.Popen(
-            child.command,
+            [*child.command, *(["--restarts", str(child.restarts)] if child.name == "worker" else [])],
             stdin=subprocess.PIPE if child.stdin is not None else subprocess.DEVNULL,
             pass_fds=[self._alive],
             env=environment,
