@@ -52,7 +52,9 @@ def _png(pixels: Pixels) -> bytes:
     ("guise", "images", "share", "as_zip"),
     [(plain, 10_000, 0.99, True), (inverted, 2_000, 0.97, False), (pasted, 2_000, 0.97, False)],
 )
-def test_digits_are_read_through_a_batch_upload(running: RunningServer, guise: Guise, images: int, share: float, as_zip: bool):
+def test_digits_are_read_through_a_batch_upload(
+    running: RunningServer, guise: Guise, images: int, share: float, as_zip: bool
+):
     folder = test_data("mnist")
     raw = gzip.decompress((folder / "t10k-images-idx3-ubyte.gz").read_bytes())[16:]
     labels = gzip.decompress((folder / "t10k-labels-idx1-ubyte.gz").read_bytes())[8:]

@@ -1,6 +1,6 @@
 """UUIDv7 (RFC 9562): ids that sort by the time they were made. In the standard library from Python 3.14 on."""
 
-import os
+import random
 import threading
 import time
 from uuid import UUID
@@ -18,7 +18,9 @@ def new_id() -> bytes:
         stamp = _last
     milliseconds, count = stamp >> 12, stamp & 0xFFF
     head = (milliseconds << 16 | 0x7000 | count).to_bytes(8, "big")
-    tail = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
+    tail = (
+        random.getrandbits(62) | 0x8000_0000_0000_0000
+    )  # to be unique, not secret; a system call would cost more than all else
     return head + tail.to_bytes(8, "big")
 
 
