@@ -1,6 +1,7 @@
 """One running server that most tests of whole programs share; it knows the models `colours` and `slow`."""
 
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -40,15 +41,23 @@ def onceseen(tmp_path: Path) -> Onceseen:
 
     def run(*arguments: object, **more: str) -> "subprocess.CompletedProcess[str]":
         more = {"XDG_DATA_HOME": str(tmp_path / "home"), "NO_COLOR": "1", "COLUMNS": "200", **more}
-        return subprocess.run(
+        process = subprocess.Popen(
             command(*map(str, arguments)),
             env=environment(**more),
             cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
+        try:
+            out, err = process.communicate(timeout=30)
+            return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            return subprocess.CompletedProcess(arguments, -1, out, err)
 
     return run
 

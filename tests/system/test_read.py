@@ -61,7 +61,8 @@ def test_pages_by_cursor_show_every_item_once(server, job, limit):
 def test_pages_of_all_jobs_show_every_job_once(server, job):
     for _ in range(3):
         server.submit(picture(1), wait=20)
-    found, cursor = [], ""
+    found: list[str] = []
+    cursor: str | None = ""
     while cursor is not None:
         page = server.get("/v1/jobs", limit=2, **({"cursor": cursor} if cursor else {}))
         found += [row["id"] for row in page["items"]]
@@ -608,6 +609,7 @@ def test_an_upload_that_is_no_model_is_refused(server, tmp_path):
     encrypted = bytearray(whole)
     encrypted[6] |= 1
     encrypted[whole.index(b"PK\x01\x02") + 8] |= 1
+    elsewhere = manifest.replace(b"labels = ", b"labels = 'labels.txt' #")
     external = tmp_path / "external.onnx"
     weighted_sum(external, np.ones((3, 3, 8, 8)), np.zeros(3), "../../secret.bin")
     for body in (
@@ -620,7 +622,7 @@ def test_an_upload_that_is_no_model_is_refused(server, tmp_path):
         zipped([("model.toml", manifest), ("/weights.onnx", weights)]),
         zipped([("model.toml", manifest), ("weights.onnx", external.read_bytes())]),
         zipped([("model.toml", b"\xff\xfe"), ("weights.onnx", weights)]),
-        zipped([("model.toml", manifest.replace(b"labels = ", b"labels = 'labels.txt' #")), ("weights.onnx", weights), ("labels.txt", b"\xff\xfe\xfd")]),
+        zipped([("model.toml", elsewhere), ("weights.onnx", weights), ("labels.txt", b"\xff\xfe\xfd")]),
         bytes(damaged),
         bytes(encrypted),
         whole[:-40],

@@ -74,7 +74,7 @@ class Guard:
             return
         if header(scope, b"sec-fetch-site") in ("cross-site", "same-site") and scope["method"] not in SAFE_METHODS:
             raise Forbidden("A page of another site may not call this server.")
-        if origin and (origin == "null" or urlsplit(origin).netloc.lower() != header(scope, b"host").lower()):
+        if origin and _place_of(origin) != header(scope, b"host").lower():
             raise Forbidden(f"A page of {origin[:100]} may not call this server.")
 
     def _is_let_in(self, scope: Scope) -> bool:
@@ -124,6 +124,14 @@ def _name_of(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0].lower()
     return host.partition(":")[0].rstrip(".").lower()
+
+
+def _place_of(origin: str) -> str | None:
+    """Host and port of an Origin header; None for one that names no place."""
+    try:
+        return urlsplit(origin).netloc.lower() or None
+    except ValueError:
+        return None
 
 
 def _is_address(host: str) -> bool:
