@@ -1,7 +1,5 @@
 """Submissions, workers, deaths and controls in any order, against a perfect model of the record (RECORD.md 2 to 5)."""
 
-from dataclasses import dataclass, field
-
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -9,73 +7,26 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from onceseen.domain.job import Control, job_state
 from onceseen.domain.machine import INNOCENT
-from onceseen.domain.task import Claimed, TaskRow
 from onceseen.flow import control, settle, sweep
-from onceseen.flow.work import ClaimWish, Group
+from onceseen.flow.work import ClaimWish
 from onceseen.testing.database_memory import database_in_memory
 from onceseen.testing.database_rows import LANE
 from onceseen.testing.record import DIED, Record
+from onceseen.testing.record_model import (
+    CANCELLED,
+    FAILED,
+    QUEUED,
+    RUNNING,
+    SUCCEEDED,
+    UNREADABLE,
+    Item,
+    Job,
+    Task,
+    Unit,
+    Waiting,
+)
 
-QUEUED, RUNNING, SUCCEEDED, FAILED, CANCELLED = range(5)
 FEW = 3  # items a transaction settles, and a control's step follows, at most: 500 in earnest
-UNREADABLE = "unreadable-image"
-
-
-@dataclass
-class Task:
-    """What the model knows of a task."""
-
-    id: bytes
-    state: int = QUEUED
-    attempt: int = 0
-    server: int | None = None
-    priority: int = 9
-    suspect: int = 0
-    deaths: int = 0
-    error: str | None = None
-    successes: int = 0
-
-    @property
-    def answered(self):
-        return self.state == SUCCEEDED or (self.state == FAILED and self.error == UNREADABLE)
-
-    def open(self, state=QUEUED, server=None):
-        self.state, self.server, self.deaths, self.error = state, server, 0, None
-
-
-@dataclass
-class Item:
-    image: int
-    state: int = QUEUED
-    error: str | None = None
-
-
-@dataclass
-class Job:
-    items: dict[int, Item]
-    control: int = 0
-    control_n: int = 0
-
-
-@dataclass(eq=False)
-class Unit:
-    """One attempt in a worker's hands. An early start has no task until its rows are written."""
-
-    image: int
-    task: Claimed | TaskRow | None
-    server: int
-    begun: bool = False
-    answer: str | None = None
-    answered: bool = False
-    lost: bool = False
-
-
-@dataclass
-class Waiting:
-    """What the hub has put aside for the next transaction."""
-
-    work: Group = field(default_factory=Group)
-    early: list[Unit] = field(default_factory=list)
 
 
 class RecordMachine(RuleBasedStateMachine):
@@ -133,9 +84,8 @@ class RecordMachine(RuleBasedStateMachine):
         part = [n for n in sorted(known.items) if n >= known.control_n][:FEW]
         done = self.record.step(job)
         assert done == (len(part) < FEW)
-        {Control.CANCEL: self._cancel, Control.DELETE: self._delete, Control.RETRY: self._retry}[known.control](
-            known, part
-        )
+        follow = {Control.CANCEL: self._cancel, Control.DELETE: self._delete, Control.RETRY: self._retry}
+        follow[Control(known.control)](known, part)
         if part:
             known.control_n = part[-1] + 1
         if done and known.control == Control.DELETE:
@@ -416,7 +366,7 @@ class RecordMachine(RuleBasedStateMachine):
     @invariant()
     def what_runs_is_in_somebodys_hands(self):
         """On this server in a worker's, or on its way back; on no dead server but until the sweep's transaction."""
-        coming = {answer.settlement[:3] for answer in self.waiting.work.settled}
+        coming: set[object] = {answer.settlement[:3] for answer in self.waiting.work.settled}
         coming |= {tuple(given.fence) for given in self.waiting.work.given_back}
         coming |= {(unit.task.id, unit.task.attempt, unit.server) for unit in self.held if unit.task}
         for task in self.tasks.values():
