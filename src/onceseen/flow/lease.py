@@ -57,4 +57,4 @@ def claim(tx: Transaction, wishes: Sequence[ClaimWish], server: int, outcome: Ou
         outcome.claimed.setdefault(wish.lane, []).extend(tasks)
         for project in {task.project for task in tasks}:
             digests = sorted({task.input for task in tasks if task.project == project})
-            outcome.places |= tx.images.locate(project, digests)
+            outcome.places |= tx.images.locate(project, digests, paths=True)

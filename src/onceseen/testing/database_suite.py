@@ -245,7 +245,8 @@ class DatabaseSuite(TaskCases, ViewCases):
             assert (image.location, image.bytes) == (stays, 100)
             stored = {digest(1): stays} if stays and stays.startswith("pack:") else {}
             assert tx.images.locate(1, [digest(1), digest(2)]) == stored
-            assert tx.images.locate(2, [digest(1)]) == {}
+            assert tx.images.locate(1, [digest(1)], paths=True) == ({digest(1): stays} if stays else {})
+            assert tx.images.locate(2, [digest(1)], paths=True) == {}
 
     def test_bytes_are_lost_at_one_place_only(self, database: Database) -> None:
         """A place that was replaced meanwhile stays."""

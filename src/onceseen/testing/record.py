@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from onceseen.domain.job import Control, ItemRow, JobRow, NewImage
-from onceseen.domain.machine import INNOCENT, Blame
+from onceseen.domain.machine import INNOCENT, MAX_DEATHS, Blame
 from onceseen.domain.model import CANDIDATE, LIVE, ModelRow
 from onceseen.domain.task import (
     CLASSIFICATION,
@@ -64,12 +64,14 @@ class Record:
     Attributes:
         me: the server's id; `restart` makes a new one.
         time: the clock, microseconds; every transaction moves it.
+        max_deaths: alone, after which a task is failed.
     """
 
     def __init__(self, database: Database) -> None:
         self.database = database
         self.catalog = tiny_catalog()
         self.time = 1_000_000
+        self.max_deaths = MAX_DEATHS
         self._numbers = 0
         with database.begin() as tx:
             self.me = tx.servers.begin("host", 1, self.time)
@@ -128,7 +130,7 @@ class Record:
         """One transaction of the writer."""
         self.time += 1000
         with self.database.begin() as tx:
-            return group.commit(tx, work, self.me, self.catalog, self.time)
+            return group.commit(tx, work, self.me, self.catalog, self.time, self.max_deaths)
 
     def submit(
         self, images: Sequence[int], model: str = "m:1", *, early: bool = False, priority: int = ORDINARY

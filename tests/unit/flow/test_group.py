@@ -158,7 +158,6 @@ def test_a_late_twin_changes_no_row(record):
     assert (record.task(1), record.items(job), record.job(job), newest(record)) == before
 
 
-@pytest.mark.parametrize("error", [None, "model-failed"])
 @pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize("twin", ["stale", "same"])
 def test_a_twin_in_the_same_group_speaks_for_nobody(record, twin, order):
@@ -177,6 +176,7 @@ def test_a_twin_in_the_same_group_speaks_for_nobody(record, twin, order):
     assert [(done.finished.state, done.finished.error_kind) for done in outcome.done] == [(row.state, row.error_kind)]
 
 
+@pytest.mark.parametrize("error", [None, "model-failed"])
 def test_a_thousand_items_wait_for_one_task(record, error):
     """RECORD.md 1.1: at most 500 items a transaction; the rest follows."""
     jobs = [record.submit([1] * 400) for _ in range(3)]

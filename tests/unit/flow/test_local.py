@@ -2,11 +2,11 @@
 
 import pytest
 
-from onceseen.domain.job import ItemState, JobState, NewImage
+from onceseen.domain.job import Control, ItemState, JobState, NewImage
 from onceseen.domain.task import AnsweredTask, TaskState
 from onceseen.domain.views import FileRow
-from onceseen.flow.work import Chunk, Entry, Failure, Group, LocalAnswer, LocalFile
-from onceseen.testing.database_rows import digest, ident
+from onceseen.flow.work import Chunk, ClaimWish, Entry, Failure, Group, LocalAnswer, LocalFile
+from onceseen.testing.database_rows import LANE, digest, ident
 from onceseen.testing.record import SCORES
 
 
@@ -133,3 +133,14 @@ def test_six_hundred_items_that_wait_for_a_local_answer_follow(record):
     assert len(outcome.done) == 501
     record.follow(outcome)
     assert (record.job(job).succeeded, record.job(job).pending) == (600, 0)
+
+
+def test_a_retry_of_a_local_file_reads_the_users_own_file_again(record):
+    folder = Folder(record, 1)
+    record.commit(Group(local=[folder.answer(0, 1, "model-failed")]))
+    record.carry_out(folder.head.id, Control.RETRY)
+    assert (folder.items[0].state, folder.job.pending) == (ItemState.PENDING, 1)
+    outcome = record.commit(Group(claims=[ClaimWish(LANE, 1)]))
+    assert outcome.places == {digest(1): "path:/folder/0"}
+    record.settle(*outcome.claimed[LANE])
+    assert (folder.items[0].state, folder.job.state) == (ItemState.SUCCEEDED, JobState.SUCCEEDED)

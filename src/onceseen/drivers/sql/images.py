@@ -26,8 +26,9 @@ class SqlImages(Statements):
     def describe(self, facts: Sequence[ImageFacts]) -> None:
         self._cursor.executemany(DESCRIBE, facts)
 
-    def locate(self, project: int, digests: Sequence[bytes]) -> dict[bytes, str]:
-        sql = f"SELECT digest, location FROM image WHERE project = ? AND digest IN (:list) AND {STORED}"
+    def locate(self, project: int, digests: Sequence[bytes], *, paths: bool = False) -> dict[bytes, str]:
+        kept = "location IS NOT NULL" if paths else STORED
+        sql = f"SELECT digest, location FROM image WHERE project = ? AND digest IN (:list) AND {kept}"
         return dict(self._among(sql, digests, before=(project,)))
 
     def lose(self, project: int, digest: bytes, location: str) -> None:
