@@ -63,10 +63,8 @@ def test_a_drawn_digit_is_answered_on_the_page_and_its_name_is_text(running: Run
         })()""".replace("NAME", repr(NASTY))
     )
     assert browser.run("document.getElementById('said').textContent") == "1 answered"
-    shown = (
-        f"(() => [...document.querySelectorAll('.card')].find((card) => card.innerText.includes({NASTY!r}))?.innerText)"
-    )
-    card = browser.run(f"{UNTIL}({shown})")
+    cards = "[...document.querySelectorAll('.card.succeeded')]"
+    card = browser.run(f"{UNTIL}(() => {cards}.find((card) => card.innerText.includes({NASTY!r}))?.innerText)")
     assert card is not None, "the answer did not come to the page by itself"
     assert "7" in card.split("\n")[0]
     assert browser.run("window.hacked === undefined")

@@ -616,7 +616,6 @@ def test_a_thousand_submissions_of_ten_images_run_ten_times(server):
     assert server.inferred("colours:1") == before + 10
 
 
-@pytest.mark.xfail(reason="an item that joins a running task is written with reused = 0 (flow/submit.py)")
 def test_an_item_that_joins_a_running_task_says_that_its_answer_is_shared(server):
     data = slow(10, 5)
     first = server.submit(data, model="slow")

@@ -112,6 +112,7 @@ class PendingItem(NamedTuple):
     digest: bytes | None
     frame: int | None
     model: str
+    reused: int
 
 
 class FinishedItem(NamedTuple):

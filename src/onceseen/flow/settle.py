@@ -60,7 +60,7 @@ def finish_items(tx: Transaction, answers: dict[bytes, Any], outcome: Outcome, t
         end = finished(item, answers[item.task], catalog)
         rows.append(end)
         tally.move(item.job, end.state, new=False)
-        outcome.done.append(DoneItem(item, end, reused=False))
+        outcome.done.append(DoneItem(item, end, reused=bool(item.reused)))
     if rows:
         tx.items.finish(rows)
 

@@ -88,7 +88,11 @@ def item_row(job: JobHead, entry: Entry, tasks: Mapping[bytes, TaskRow], catalog
         return row._replace(state=ItemState.FAILED, error_kind=failure.kind, error=failure.message, finished_at=now)
     task = tasks[entry.key]
     row = _waiting(job, entry, task.id)
-    return answered(row, task, catalog) if is_answered(task.state, task.error_kind) else row
+    if is_answered(task.state, task.error_kind):
+        return answered(row, task, catalog)
+    # Somebody else's question that waits or runs: its answer will be a shared one (RECORD.md 1.7).
+    joined = entry.task is not None and task.id != entry.task.id and task.queued_at != entry.task.queued_at
+    return row._replace(reused=int(joined))
 
 
 def answered(row: ItemRow, task: TaskRow, catalog: Catalog) -> ItemRow:
@@ -134,7 +138,7 @@ def _waiting(job: JobHead, entry: Entry, task: bytes | None) -> ItemRow:
 
 def done_item(row: ItemRow) -> DoneItem:
     """An inserted item that was final from the start."""
-    item = PendingItem(row.task or b"", row.job, row.n, row.name, row.digest, row.frame, row.model)
+    item = PendingItem(row.task or b"", row.job, row.n, row.name, row.digest, row.frame, row.model, row.reused)
     finished = FinishedItem(
         row.state,
         row.label,

@@ -113,7 +113,8 @@ def early_rows(hub: "Hub", pendings: list[Pending], outcome: Outcome) -> None:
     for pending in pendings:
         for unit in pending.early:
             row = outcome.tasks[unit.key]
-            if row.state != TaskState.RUNNING or row.server != hub.me:
+            late = row.state != TaskState.RUNNING or row.server != hub.me
+            if late or (row.id, row.attempt) in hub.held:  # or a claim of ours was committed a moment before
                 drop(hub, unit)
                 continue
             unit.task, unit.attempt, unit.queued_at = row.id, row.attempt, row.queued_at

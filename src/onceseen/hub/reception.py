@@ -7,6 +7,7 @@ import structlog
 
 from onceseen.domain.events import TOPIC, WORKER_JOINED, WORKER_LEFT, NewEvent
 from onceseen.domain.ids import now, text_of
+from onceseen.domain.job import JobRow
 from onceseen.domain.machine import INNOCENT, Blame
 from onceseen.domain.views import WorkerRow
 from onceseen.errors import UnknownModel
@@ -215,16 +216,16 @@ async def sweep_once(hub: "Hub", *, hourly: bool = False) -> None:
     hub.check_held = True
     hub.writer.wake()
 
-    def transact(tx: Transaction) -> bool:
+    def transact(tx: Transaction) -> tuple[bool, list[JobRow]]:
         sweep.broken_off(tx, hub.me, hub.open_jobs)
         jobs = tx.jobs.controlled()
-        for job in jobs:
-            control.step(tx, job, now())
+        done = [job.id for job in jobs if control.step(tx, job, now())]
         if hourly:
             tx.events.prune(now() - int(hub.settings.event_days * DAY))
-        return bool(jobs)
+        return bool(jobs), [row for job in done if (row := tx.jobs.get(job)) is not None]
 
-    hub.controlled = await hub.writer.call(transact)
+    hub.controlled, ended = await hub.writer.call(transact)
+    hub.waiters.tell_jobs(row for row in ended if row.finished_at is not None)
     if hub.controlled:
         hub.signal.notify(TOPIC)
         await hub.refresh_heads()
@@ -234,10 +235,9 @@ async def sweep_once(hub: "Hub", *, hourly: bool = False) -> None:
 
 
 def dismiss(hub: "Hub") -> None:
-    """The hub ends: workers hear of it and leave, what they still hold goes back."""
+    """The hub ends: what workers still hold goes back. They look for a server again when their link ends."""
     for link in list(hub.links.values()):
         if link.is_worker:
             for number in list(link.leases):
                 hub.give_back(link, number, INNOCENT)
         link.left = True
-        link.send(wire.Drain())

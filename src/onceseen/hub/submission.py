@@ -107,10 +107,20 @@ class Submission:
 
     def abandon(self) -> None:
         """The sender is lost: the sweep detaches what has come so far."""
-        self.hub.open_jobs.discard(self.head.id)
         self._drop()
-        for future in self._flying:
-            future.add_done_callback(lambda future: future.cancelled() or future.exception())
+        hub, job, flying = self.hub, self.head.id, {future for future in self._flying if not future.done()}
+
+        def landed(future: asyncio.Future[Outcome]) -> None:
+            flying.discard(future)
+            if not flying:  # not before: a chunk that lands after its job was swept would leave orphans
+                hub.open_jobs.discard(job)
+            if not future.cancelled():
+                future.exception()  # somebody has looked at it
+
+        if not flying:
+            hub.open_jobs.discard(job)
+        for future in list(flying):
+            future.add_done_callback(landed)
 
     def _next(self) -> int:
         n, self._n = self._n, self._n + 1

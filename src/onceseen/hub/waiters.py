@@ -1,6 +1,7 @@
 """Who waits for a job's end."""
 
 import asyncio
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from onceseen.domain.job import JobRow
@@ -50,6 +51,13 @@ class Waiters:
             for future in self._by_job.pop(job):
                 if not future.done():
                     future.set_result(Ended(row, item))
+
+    def tell_jobs(self, ended: Iterable[JobRow]) -> None:
+        """Resolve jobs that a cancel or retry has ended."""
+        for row in ended:
+            for future in self._by_job.pop(row.id, ()):
+                if not future.done():
+                    future.set_result(Ended(row, None))
 
     def close(self) -> None:
         """The hub ends: nobody need wait any longer."""

@@ -47,7 +47,7 @@ class Browser:
         self.complaints: list[str] = []
         self._number = 0
         self._session = ""
-        self._profile = tempfile.TemporaryDirectory(prefix="onceseen-browser-")
+        self._profile = tempfile.TemporaryDirectory(prefix="onceseen-browser-", ignore_cleanup_errors=True)
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
         size = f"--window-size={width},{height}"

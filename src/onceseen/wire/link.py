@@ -10,7 +10,6 @@ worker                                   server
   ◄───────────────────────────────── Look          thumbnail, size, ... of one image (payload: its bytes)
   Looked ────────────────────────────────►        (payload: the thumbnail)
   Beat ──────────────────────────────────►        each second: alive
-  ◄───────────────────────────────── Drain         finish what you hold, then leave
   Bye ───────────────────────────────────►        my end is no death
 
 supervisor: Hello(kind="supervisor"), Started, Died; takes Kill.
@@ -169,17 +168,13 @@ class Look(Message, frozen=True):
     max_pixels: int = 100_000_000
 
 
-class Drain(Message, frozen=True):
-    """Finish what you hold, say Bye, end."""
-
-
 class Kill(Message, frozen=True):
     """To a supervisor: kill this worker process of yours; it is frozen or over its deadline."""
 
     pid: int
 
 
-FromServer = Welcome | Load | Unload | Batch | Look | Drain | Kill
+FromServer = Welcome | Load | Unload | Batch | Look | Kill
 
 encode = msgspec.msgpack.Encoder().encode
 decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode

@@ -151,8 +151,6 @@ class Worker:
                 case wire.Unload(lane):
                     if engine := self._engines.pop(lane, None):
                         engine.close()
-                case wire.Drain():
-                    self._ending = True
                 case wire.Welcome() | wire.Look() | wire.Kill():
                     pass
 
