@@ -43,18 +43,25 @@ class Limits(NamedTuple):
 
 
 class Worker:
-    """Runs until it is told to end, or until there has been no server for a minute.
+    """Runs until it is told to end, or until there has been no server for longer than its patience.
 
     Args:
         connect: opens the link, or raises OSError while nobody listens.
         runtime: gives the library for a manifest's `runtime`.
         limits: pixels and bytes of one image.
         supervisor: id of the supervisor that started this process, empty without one.
+        patience: seconds without a server after which it ends.
     """
 
     def __init__(
-        self, connect: Callable[[], Stream], runtime: Callable[[str], Runtime], limits: Limits, supervisor: bytes = b""
+        self,
+        connect: Callable[[], Stream],
+        runtime: Callable[[str], Runtime],
+        limits: Limits,
+        supervisor: bytes = b"",
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
+        self._patience = patience
         self._connect = connect
         self._runtime = runtime
         self._limits = limits
@@ -72,19 +79,19 @@ class Worker:
             self._inbox.put((self._stream, None))
 
     def run(self) -> int:
-        """The exit code: 0 when it was told to end, 1 when there was no server for a minute."""
-        patience = time.monotonic() + PATIENCE_SECONDS
+        """The exit code: 0 when it was told to end, 1 when there was no server for too long."""
+        patience = time.monotonic() + self._patience
         while not self._ending:
             try:
                 stream = self._connect()
             except OSError:
                 if time.monotonic() > patience:
-                    log.error("worker.no_server", waited_s=PATIENCE_SECONDS)
+                    log.error("worker.no_server", waited_s=self._patience)
                     return 1
                 time.sleep(RETRY_SECONDS)
                 continue
             self._serve(stream)
-            patience = time.monotonic() + PATIENCE_SECONDS
+            patience = time.monotonic() + self._patience
         return 0
 
     def _serve(self, stream: Stream) -> None:
