@@ -67,6 +67,7 @@ class Worker:
         self._limits = limits
         self._supervisor = supervisor
         self._engines: dict[bytes, Engine] = {}
+        self._refused: dict[bytes, str] = {}  # lane -> why its model did not load
         self._ending = False
         self._inbox: queue.SimpleQueue[tuple[Stream, Frame | None]] = queue.SimpleQueue()
         self._looks: deque[tuple[Stream, Frame]] = deque()
@@ -159,7 +160,8 @@ class Worker:
         stream.send(wire.encode(wire.Begin(batch.lease)))
         engine = self._engines.get(batch.lane)
         if engine is None:
-            error = wire.Answer(error_kind="model-failed", error="The worker does not have this model.")
+            reason = self._refused.get(batch.lane, "The worker does not have this model.")
+            error = wire.Answer(error_kind="model-failed", error=reason)
             answers = [error] * len(batch.images)
         else:
             images: list[bytes | memoryview | Path] = []
@@ -180,8 +182,10 @@ class Worker:
                 engine = self._engines[lane] = Engine(manifest, directory, self._runtime(manifest.runtime))
         except (InvalidManifest, OSError, MemoryError) as error:
             log.warning("model.refused", model=manifest.name, error=str(error))
+            self._refused[lane] = f"The model cannot be loaded: {error}"
             stream.send(wire.encode(wire.LoadFailed(lane, str(error))))
         else:
+            self._refused.pop(lane, None)
             stream.send(wire.encode(wire.Ready(lane, engine.ms)))
 
     def _look(self, stream: Stream, frame: Frame) -> None:
