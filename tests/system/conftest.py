@@ -1,15 +1,14 @@
 """One running server that most tests of whole programs share; it knows the models `colours` and `slow`."""
 
 import os
-import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from onceseen.testing.pictures import colour_model, slow_model
-from onceseen.testing.running import RunningServer, command, environment
+from onceseen.testing.running import RunningServer
+from onceseen.testing.verbs import Done, Verbs
 
 
 @pytest.fixture(scope="session")
@@ -32,32 +31,20 @@ def server(models: Path) -> Iterator[RunningServer]:
         running.stop()
 
 
-Onceseen = Callable[..., "subprocess.CompletedProcess[str]"]
+@pytest.fixture(scope="session")
+def verbs() -> Iterator[Verbs]:
+    """Forks verbs of the command line."""
+    with Verbs() as running:
+        yield running
 
 
 @pytest.fixture
-def onceseen(tmp_path: Path) -> Onceseen:
+def onceseen(tmp_path: Path, verbs: Verbs) -> Callable[..., Done]:
     """Runs one verb in `tmp_path` to its end: (*arguments, **environment) -> exit code, stdout, stderr."""
 
-    def run(*arguments: object, **more: str) -> "subprocess.CompletedProcess[str]":
+    def run(*arguments: object, **more: str) -> Done:
         more = {"XDG_DATA_HOME": str(tmp_path / "home"), "NO_COLOR": "1", "COLUMNS": "200", **more}
-        process = subprocess.Popen(
-            command(*map(str, arguments)),
-            env=environment(**more),
-            cwd=tmp_path,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        try:
-            out, err = process.communicate(timeout=30)
-            return subprocess.CompletedProcess(arguments, process.returncode, out, err)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            out, err = process.communicate()
-            return subprocess.CompletedProcess(arguments, -1, out, err)
+        return verbs.run([str(argument) for argument in arguments], tmp_path, more)
 
     return run
 

@@ -81,6 +81,9 @@ def server(
 def worker(
     server: Annotated[str, typer.Option("--server", help="A data directory, or unix:PATH.", envvar="ONCESEEN_SERVER")],
     n: Annotated[int, typer.Option("-n", help="Worker processes.", min=1)] = 1,
+    patience: Annotated[
+        float, typer.Option("--patience", help="Seconds without a server before it ends.", min=0)
+    ] = 60.0,
     quiet: Quiet = False,
 ) -> None:
     """Add workers to a running server; they go on with another start of it.
@@ -96,7 +99,7 @@ def worker(
     from onceseen.worker.supervisor import Supervisor
 
     wiring.link_address(server)  # a wrong one is refused now, not after a minute
-    options = ["--quiet"] if quiet else []
+    options = ["--patience", str(patience), *(["--quiet"] if quiet else [])]
     if n == 1:
         raise typer.Exit(process.run(process.parse(["--server", server, *options])))
     configure(quiet=quiet, process="supervisor")

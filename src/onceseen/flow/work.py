@@ -99,6 +99,7 @@ class LocalFile:
     mtime_ns: int
     params: str
     settled: Callable[["DoneItem", bytes | None], None]  # the item and its packed scores, after the commit
+    own: bool = False  # wants an answer of its own, whatever is remembered (RECORD.md 3.5)
 
 
 class LocalAnswer(NamedTuple):

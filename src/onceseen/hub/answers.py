@@ -214,7 +214,8 @@ def _local_answer(hub: "Hub", unit: Unit, answer: Answer) -> LocalAnswer:
     unit.digest = answer.digest
     ended = _settled(hub, unit, answer).settlement
     moment = ended.finished_at
-    key = task_key(unit.project, answer.digest, None, unit.lane, file.params, None)
+    own = (file.job.id, file.n) if file.own else None
+    key = task_key(unit.project, answer.digest, None, unit.lane, file.params, own)
     task = AnsweredTask(
         key=key,
         id=new_id(),

@@ -232,7 +232,8 @@ async def submit_paths(
     head = JobHead(
         new_id(), hub.settings.project, request.name, hub.me, model.ref, request.priority, "local", request.owner, now()
     )
-    known = {} if request.fresh or not model.manifest.cache else await _known(hub, model, files)
+    own = request.fresh or not model.manifest.cache
+    known = {} if own else await _known(hub, model, files)
     entries, units = [], []
     for n, (name, path) in enumerate(files):
         place = str(path.absolute())
@@ -245,7 +246,7 @@ async def submit_paths(
             size, modified = facts.st_size, facts.st_mtime_ns
         except OSError:
             size, modified = 0, 0  # the worker will say what is wrong
-        file = LocalFile(head, n, name, place, size, modified, PARAMS, told)
+        file = LocalFile(head, n, name, place, size, modified, PARAMS, told, own)
         units.append(Unit(model.lane, head.project, queued_at=head.created_at, path=place, local=file))
     row = await _open_local(hub, head, model, len(units), entries, told)
     if units:

@@ -113,6 +113,8 @@ class RunningServer:
     def start(self) -> None:
         """Start it and wait for its ready line; also again after `stop` or a kill, on the same directory."""
         self._close()
+        if self._process is not None:
+            self._process.wait(END_SECONDS)
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  (closed by _close)
         self._process = subprocess.Popen(
             command(self._verb, *self._flags),
@@ -128,7 +130,13 @@ class RunningServer:
         self._guards.append(subprocess.Popen(guard, stdin=subprocess.PIPE, start_new_session=True))
         line = self._first_line()
         assert line.startswith(READY), f"no ready line but {line!r}; its log:\n{self.log()}"
-        self.url = line.removeprefix(READY).strip()
+        self.connect(line.removeprefix(READY).strip())
+
+    def connect(self, url: str) -> None:
+        """Speak to this address from now on."""
+        if self._http is not None:
+            self._http.close()
+        self.url = url
         key = self._settings.get("ONCESEEN_API_KEY")
         headers = {"authorization": f"Bearer {key}"} if key else {}
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=100)

@@ -43,7 +43,7 @@ class Limits(NamedTuple):
 
 
 class Worker:
-    """Runs until it is told to end, or until there has been no server for a minute.
+    """Runs until it is told to end, or until there has been no server for longer than its patience.
 
     Args:
         connect: opens the link, or raises OSError while nobody listens.
@@ -51,6 +51,7 @@ class Worker:
         limits: pixels and bytes of one image.
         supervisor: id of the supervisor that started this process, empty without one.
         restarts: how often that supervisor had to start this worker again.
+        patience: seconds without a server after which it ends.
     """
 
     def __init__(
@@ -60,13 +61,16 @@ class Worker:
         limits: Limits,
         supervisor: bytes = b"",
         restarts: int = 0,
+        patience: float = PATIENCE_SECONDS,
     ) -> None:
+        self._patience = patience
         self._connect = connect
         self._runtime = runtime
         self._limits = limits
         self._supervisor = supervisor
         self._restarts = restarts
         self._engines: dict[bytes, Engine] = {}
+        self._refused: dict[bytes, str] = {}  # lane -> why its model did not load
         self._ending = False
         self._inbox: queue.SimpleQueue[tuple[Stream, Frame | None]] = queue.SimpleQueue()
         self._looks: deque[tuple[Stream, Frame]] = deque()
@@ -79,19 +83,19 @@ class Worker:
             self._inbox.put((self._stream, None))
 
     def run(self) -> int:
-        """The exit code: 0 when it was told to end, 1 when there was no server for a minute."""
-        patience = time.monotonic() + PATIENCE_SECONDS
+        """The exit code: 0 when it was told to end, 1 when there was no server for too long."""
+        patience = time.monotonic() + self._patience
         while not self._ending:
             try:
                 stream = self._connect()
             except (OSError, SettingsError):  # nobody listens, or the data directory is not there yet
                 if time.monotonic() > patience:
-                    log.error("worker.no_server", waited_s=PATIENCE_SECONDS)
+                    log.error("worker.no_server", waited_s=self._patience)
                     return 1
                 time.sleep(RETRY_SECONDS)
                 continue
             self._serve(stream)
-            patience = time.monotonic() + PATIENCE_SECONDS
+            patience = time.monotonic() + self._patience
         return 0
 
     def _serve(self, stream: Stream) -> None:
@@ -158,7 +162,8 @@ class Worker:
         stream.send(wire.encode(wire.Begin(batch.lease)))
         engine = self._engines.get(batch.lane)
         if engine is None:
-            error = wire.Answer(error_kind="model-failed", error="The worker does not have this model.")
+            reason = self._refused.get(batch.lane, "The worker does not have this model.")
+            error = wire.Answer(error_kind="model-failed", error=reason)
             answers = [error] * len(batch.images)
         else:
             images: list[bytes | memoryview | Path] = []
@@ -179,8 +184,10 @@ class Worker:
                 engine = self._engines[lane] = Engine(manifest, directory, self._runtime(manifest.runtime))
         except (InvalidManifest, OSError, MemoryError) as error:
             log.warning("model.refused", model=manifest.name, error=str(error))
+            self._refused[lane] = f"The model cannot be loaded: {error}"
             stream.send(wire.encode(wire.LoadFailed(lane, str(error))))
         else:
+            self._refused.pop(lane, None)
             stream.send(wire.encode(wire.Ready(lane, engine.ms)))
 
     def _look(self, stream: Stream, frame: Frame) -> None:

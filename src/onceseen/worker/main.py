@@ -19,6 +19,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--alive-fd", type=int, help="read end of the supervisor's pipe: end at its EOF")
     parser.add_argument("--max-pixels", type=int, default=100_000_000)
     parser.add_argument("--max-bytes", type=int, default=256_000_000)
+    parser.add_argument("--patience", type=float, default=60.0, help="seconds without a server before it ends")
     parser.add_argument("--quiet", action="store_true")
     return parser.parse_args(arguments)
 
@@ -36,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
         limits=Limits(options.max_pixels, options.max_bytes),
         supervisor=bytes.fromhex(options.supervisor),
         restarts=options.restarts,
+        patience=options.patience,
     )
     on_signal(signal.SIGTERM, worker.end)
     if options.alive_fd is not None:

@@ -27,6 +27,8 @@ TICK_SECONDS = 0.05
 SERVER_GRACE = 8.0
 WORKER_GRACE = 1.5
 SLOWEST_RESTART = 5.0
+NO_SERVER = 1
+"""Exit code of a worker that lost its patience; where the supervisor has no link either, there is no server."""
 GAVE_UP = 2
 """Exit code of a child that cannot run with these settings: starting it again would change nothing."""
 
@@ -106,6 +108,10 @@ class Supervisor:
             # The first restart is at once; one that keeps dying waits longer and longer.
             child.not_before = now + min(SLOWEST_RESTART, 0.1 * 2**child.failures - 0.1) if child.failures else now
             if child is self._server and code == GAVE_UP:
+                self._code = code
+                self._ending.set()
+                return
+            if self._server is None and code == NO_SERVER and self._stream is None:
                 self._code = code
                 self._ending.set()
                 return
