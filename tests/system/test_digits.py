@@ -50,7 +50,14 @@ def _png(pixels: Pixels) -> bytes:
 
 @pytest.mark.parametrize(
     ("guise", "images", "share", "as_zip"),
-    [(plain, 10_000, 0.99, True), (inverted, 2_000, 0.97, False), (pasted, 2_000, 0.97, False)],
+    [
+        (plain, 3_000, 0.99, True),
+        (inverted, 1_000, 0.97, False),
+        (pasted, 1_000, 0.97, False),
+        pytest.param(plain, 10_000, 0.99, True, marks=pytest.mark.long),
+        pytest.param(inverted, 10_000, 0.97, False, marks=pytest.mark.long),
+        pytest.param(pasted, 10_000, 0.97, False, marks=pytest.mark.long),
+    ],
 )
 def test_digits_are_read_through_a_batch_upload(
     running: RunningServer, guise: Guise, images: int, share: float, as_zip: bool

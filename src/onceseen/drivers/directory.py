@@ -15,10 +15,13 @@ import stat
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from onceseen.domain.ids import now
-from onceseen.drivers.sql.database import SqliteDatabase
 from onceseen.errors import DirectoryInUse, NewerData, SettingsError
+
+if TYPE_CHECKING:
+    from onceseen.drivers.sql.database import SqliteDatabase
 
 FORMAT = 1
 LOCK_WAIT_SECONDS = 5.0
@@ -89,8 +92,10 @@ class DataDirectory:
             )
         return int(text)
 
-    def open_database(self) -> SqliteDatabase:
+    def open_database(self) -> "SqliteDatabase":
         """The record, made or migrated to this release's schema; an older one is backed up first."""
+        from onceseen.drivers.sql.database import SqliteDatabase  # not for workers, which only look a socket up here
+
         file = self.path / "record.db"
         database = SqliteDatabase(file)
         version = database.version()
