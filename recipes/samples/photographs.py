@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 AS_THEY_ARE = ["camera.png", "rocket.jpg"]
-AS_JPEG = ["chelsea.png", "coffee.png"]
+AS_JPEG = ["astronaut.png", "chelsea.png", "coffee.png"]
 
 
 def main() -> None:
