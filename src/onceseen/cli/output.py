@@ -14,6 +14,8 @@ from rich.text import Text
 
 from onceseen.wire.http import Prediction, encode_text
 
+WIDE = 250
+"""Columns of a table that no terminal limits: into a file or a pipe, names and reasons are whole."""
 CSV_COLUMNS = ("name", "digest", "state", "label", "score", "model", "risk", "found", "error_kind", "error")
 
 
@@ -58,9 +60,9 @@ class Printer:
 
     def __init__(self, form: Form) -> None:
         self._form = form
-        self._table = Table("name", "answer", Column("score", justify="right"), "reason", box=None, pad_edge=False)
+        names = Column("name", overflow="fold")
+        self._table = Table(names, "answer", Column("score", justify="right"), "reason", box=None, pad_edge=False)
         self._csv = csv.writer(sys.stdout)
-        self._risks = False
         self.succeeded = 0
         self.failed = 0
         if form is Form.CSV:
@@ -86,7 +88,8 @@ class Printer:
     def close(self) -> None:
         """Everything was added."""
         if self._form is Form.TABLE:
-            Console(soft_wrap=True).print(self._table)
+            console = Console()
+            console.print(self._table, width=console.width if console.is_terminal else WIDE)
             Console(stderr=True).print(
                 f"{self.succeeded} answered" + (f", {self.failed} failed" if self.failed else "")
             )
