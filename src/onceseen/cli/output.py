@@ -88,8 +88,8 @@ class Printer:
     def close(self) -> None:
         """Everything was added."""
         if self._form is Form.TABLE:
-            console = Console()
-            console.print(self._table, width=console.width if console.is_terminal else WIDE)
+            console = Console(width=None if sys.stdout.isatty() else WIDE)
+            console.print(self._table)
             Console(stderr=True).print(
                 f"{self.succeeded} answered" + (f", {self.failed} failed" if self.failed else "")
             )
