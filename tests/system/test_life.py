@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from onceseen.testing.onnx_models import looping
 from onceseen.testing.pictures import colour_model, flat, picture, slow, slow_model
-from onceseen.testing.running import RunningServer, environment, eventually
+from onceseen.testing.running import RunningServer, command, environment, eventually
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,28 @@ def test_somebody_who_waits_when_it_ends_hears_what_there_is(up):
     job = answers[0].json()["id"]
     up.start()
     whole(up, job, 1)
+
+
+@pytest.mark.parametrize("verb", ["server", "up"])
+def test_it_ends_in_order_when_nobody_reads_what_it_prints_any_more(tmp_path, verb):
+    (tmp_path / "data").mkdir()
+    arguments = [verb, "--data", str(tmp_path / "data"), "--port", "0", "--no-samples"]
+    process = subprocess.Popen(
+        command(*arguments), env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        process.stderr.close()
+        eventually((tmp_path / "data" / "server.json").exists, 30)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 # -- kill -9 -------------------------------------------------------------------------------------------------------------------

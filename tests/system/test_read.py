@@ -649,10 +649,11 @@ def test_a_model_cannot_be_removed_while_its_tasks_wait(server, tmp_path):
 
 
 def test_defaults_are_shown_and_changed(server):
+    assert server.http.put("/v1/models/defaults/scan", params={"model": "digits"}).status_code == 200
     assert server.get("/v1/models/defaults") == {
         "v1": "colours",
         "forms": "digits",
-        "scan": None,
+        "scan": "digits",
         "jobboard": "imagenet",
     }
     set_default = server.http.put

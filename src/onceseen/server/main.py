@@ -120,8 +120,11 @@ async def _greet(hub: Hub, settings: Settings, server: uvicorn.Server, url: str,
         if settings.samples:
             await _classify_samples(hub)
     log.info("server.ready", url=url, data=str(settings.data))
-    sys.stdout.write(f"Onceseen is ready on {url}\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(f"Onceseen is ready on {url}\n")
+        sys.stdout.flush()
+    except OSError:  # nobody reads it; at the end of the process it must not be tried again
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 async def _classify_samples(hub: Hub) -> None:
