@@ -1,40 +1,24 @@
 """What workers bring back, on its way into the record."""
 
-from typing import TYPE_CHECKING, NamedTuple
-
 import structlog
 
 from onceseen.domain.ids import new_id, now
 from onceseen.domain.job import ImageFacts, NewImage
 from onceseen.domain.machine import Blame, Standing, after_give_back
-from onceseen.domain.task import CLASSIFICATION, AnsweredTask, Settlement, TaskState, task_key
+from onceseen.domain.task import CLASSIFICATION, AnsweredTask, Fence, Settlement, TaskState, task_key
 from onceseen.domain.views import FileRow
 from onceseen.errors import BlobMissing, ImageError, ModelFailed
-from onceseen.flow.work import Entry, Failure, Group, LocalAnswer, Outcome, Settled
+from onceseen.flow.work import Entry, Failure, GivenBack, Group, LocalAnswer, Outcome, Settled
 from onceseen.hub.links import WorkerLink
-from onceseen.hub.units import Unit
+from onceseen.hub.state import HubState
+from onceseen.hub.units import Facts, Unit
 from onceseen.hub.writer import Pending
 from onceseen.wire.link import Answer, Done
-
-if TYPE_CHECKING:
-    from onceseen.hub.hub import Hub
 
 log = structlog.get_logger()
 
 
-class Facts(NamedTuple):
-    """What a task adds to the view of its items."""
-
-    task_state: int
-    lane: bytes
-    attempt: int
-    result: bytes | None
-    queued_at: int
-    started_at: int | None
-    run_ms: float | None
-
-
-def done(hub: "Hub", link: WorkerLink, message: Done) -> None:
+def done(hub: HubState, link: WorkerLink, message: Done) -> None:
     """A worker finished a lease; a lease it no longer holds changes nothing."""
     lease = link.leases.pop(message.lease, None)
     if lease is None:
@@ -62,7 +46,7 @@ def done(hub: "Hub", link: WorkerLink, message: Done) -> None:
     hub.feed_local()
 
 
-def _hand_on(hub: "Hub", unit: Unit, answer: Answer) -> None:
+def _hand_on(hub: HubState, unit: Unit, answer: Answer) -> None:
     if unit.local:
         hub.outbox.local.append(_local_answer(hub, unit, answer))
     elif unit.task:
@@ -71,7 +55,7 @@ def _hand_on(hub: "Hub", unit: Unit, answer: Answer) -> None:
         unit.answer = answer  # an early start: its rows come first
 
 
-def _settled(hub: "Hub", unit: Unit, answer: Answer) -> Settled:
+def _settled(hub: HubState, unit: Unit, answer: Answer) -> Settled:
     model = hub.catalog.of_lane(unit.lane)
     if unit.path and answer.digest and answer.digest != unit.digest:
         answer = Answer(
@@ -99,7 +83,7 @@ def _settled(hub: "Hub", unit: Unit, answer: Answer) -> Settled:
     return Settled(settlement, facts)
 
 
-def fail_units(hub: "Hub", units: list[Unit], error: str) -> None:
+def fail_units(hub: HubState, units: list[Unit], error: str) -> None:
     """End attempts for a reason that no run would change."""
     for unit in units:
         unit.finished_at = now()
@@ -108,7 +92,30 @@ def fail_units(hub: "Hub", units: list[Unit], error: str) -> None:
     hub.writer.wake()
 
 
-def early_rows(hub: "Hub", pendings: list[Pending], outcome: Outcome) -> None:
+def give_back(hub: HubState, link: WorkerLink, number: int, blame: Blame) -> None:
+    """End a lease without answers; the blame's `begun` is what this lease was."""
+    lease = link.leases.pop(number)
+    for unit in lease.units:
+        unit.started_at = lease.begun_at
+        back(hub, unit, blame._replace(begun=lease.begun_at is not None and blame.death), link)
+
+
+def back(hub: HubState, unit: Unit, blame: Blame, link: WorkerLink | None) -> None:
+    """One unit's attempt ended without an answer."""
+    if unit.dropped:
+        return
+    if unit.local:
+        _local_back(hub, unit, blame)
+    elif not unit.task:
+        unit.lost = blame  # its rows decide what there is to give back
+    else:
+        worker = link.hello.id if link and link.hello else None
+        fence = Fence(unit.task, unit.attempt, hub.me)
+        hub.outbox.given_back.append(GivenBack(fence, unit.lane, blame, worker, unit.started_at))
+        hub.writer.wake()
+
+
+def early_rows(hub: HubState, pendings: list[Pending], outcome: Outcome) -> None:
     """Rows of early starts are written: which of them hold their task now, which were too late (RECORD.md 2.3)."""
     for pending in pendings:
         for unit in pending.early:
@@ -123,23 +130,23 @@ def early_rows(hub: "Hub", pendings: list[Pending], outcome: Outcome) -> None:
                 hub.outbox.settled.append(_settled(hub, unit, unit.answer))
                 unit.answer = None
             elif unit.lost is not None:
-                hub.back(unit, unit.lost, None)
+                back(hub, unit, unit.lost, None)
 
 
-def drop_early(hub: "Hub", pending: Pending) -> None:
+def drop_early(hub: HubState, pending: Pending) -> None:
     """The rows of these early starts will not be written."""
     for unit in pending.early:
         drop(hub, unit)
 
 
-def drop(hub: "Hub", unit: Unit) -> None:
+def drop(hub: HubState, unit: Unit) -> None:
     """Whatever this attempt answers counts for nothing."""
     unit.dropped = True
     if hub.open.get(unit.key) is unit:
         del hub.open[unit.key]
 
 
-def settled(hub: "Hub", group: Group, outcome: Outcome) -> dict[bytes, Facts]:
+def settled(hub: HubState, group: Group, outcome: Outcome) -> dict[bytes, Facts]:
     """Attempts that have ended in the record are no longer held; what is known of the answered tasks, by id."""
     facts = {
         row.id: Facts(row.state, row.lane, row.attempt, row.result, row.queued_at, row.started_at, row.run_ms)
@@ -163,14 +170,14 @@ def settled(hub: "Hub", group: Group, outcome: Outcome) -> dict[bytes, Facts]:
     return facts
 
 
-def _release(hub: "Hub", task: bytes, attempt: int) -> Unit | None:
+def _release(hub: HubState, task: bytes, attempt: int) -> Unit | None:
     unit = hub.held.pop((task, attempt), None)
     if unit is not None and hub.open.get(unit.key) is unit:
         del hub.open[unit.key]
     return unit
 
 
-async def fetch(hub: "Hub", missing: list[tuple[Unit, str | None]]) -> None:
+async def fetch(hub: HubState, missing: list[tuple[Unit, str | None]]) -> None:
     """Read claimed images from the store; one that is gone or damaged fails with its reason (RECORD.md 3.6)."""
 
     def read() -> list[bytes | ImageError]:
@@ -204,7 +211,7 @@ def _gone() -> ImageError:
 # -- local files ---------------------------------------------------------------------------------------------------------
 
 
-def _local_answer(hub: "Hub", unit: Unit, answer: Answer) -> LocalAnswer:
+def _local_answer(hub: HubState, unit: Unit, answer: Answer) -> LocalAnswer:
     """The rows of a file that a worker read."""
     file = unit.local
     assert file is not None
@@ -247,7 +254,7 @@ def _local_answer(hub: "Hub", unit: Unit, answer: Answer) -> LocalAnswer:
     return LocalAnswer(file.job, entry, task, row, file)
 
 
-def local_back(hub: "Hub", unit: Unit, blame: Blame) -> None:
+def _local_back(hub: HubState, unit: Unit, blame: Blame) -> None:
     """A local file's worker died: deaths and suspects are kept in memory (RECORD.md 6)."""
     verdict = after_give_back(Standing(int(unit.suspect), unit.deaths, 0), blame, hub.settings.max_deaths)
     unit.suspect, unit.deaths = bool(verdict.standing.suspect), verdict.standing.deaths
@@ -260,7 +267,7 @@ def local_back(hub: "Hub", unit: Unit, blame: Blame) -> None:
         hub.feed_local()
 
 
-def _tell_local(hub: "Hub", group: Group, outcome: Outcome, facts: dict[bytes, Facts]) -> None:
+def _tell_local(hub: HubState, group: Group, outcome: Outcome, facts: dict[bytes, Facts]) -> None:
     """Whoever submitted local files hears of each answer once it is committed."""
     if not group.local:
         return

@@ -1,15 +1,14 @@
 """The hub: takes submissions, hands tasks to workers, writes what they answer.
 
-Everything here runs on one event loop; bytes and rows are written by the two threads of `writer`. ARCHITECTURE.md has
-the map. What people ask (`submit`, `wait`, `look`, `control`) is in `desk`, the life of links in `reception`.
+Everything runs on one event loop; bytes and rows are written by the two threads of `writer`. `state` is what everybody
+works on; images come in by `submission`, links by `reception`, answers go back by `answers`. This file ties them together:
+the life of a hub, and what goes into each transaction and comes of it.
 """
 
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,26 +16,19 @@ import structlog
 
 from onceseen.domain.events import TOPIC
 from onceseen.domain.ids import now
-from onceseen.domain.machine import INNOCENT, Blame
-from onceseen.domain.task import Fence, Head, TaskRow
+from onceseen.domain.machine import INNOCENT
 from onceseen.flow import group as flow_group
 from onceseen.flow import sweep
-from onceseen.flow.work import GivenBack, Group, Outcome
+from onceseen.flow.work import Group, Outcome
 from onceseen.hub import answers, reception
-from onceseen.hub.cache import ImageCache
-from onceseen.hub.dispatch import Dispatcher, Plan
+from onceseen.hub.dispatch import Plan
 from onceseen.hub.links import WorkerLink
-from onceseen.hub.looks import Looks
-from onceseen.hub.metrics import Metrics
-from onceseen.hub.outbox import Outbox
 from onceseen.hub.settings import HubSettings
+from onceseen.hub.state import HubState
 from onceseen.hub.units import Unit, claimed_unit
-from onceseen.hub.waiters import Waiters
 from onceseen.hub.writer import LINGER_SECONDS, PackStage, Pending, WriterStage, fail
-from onceseen.inference import manifest
-from onceseen.inference.registry import Catalog
 from onceseen.ports.blobs import Blobs
-from onceseen.ports.database import Database, Reader, Transaction
+from onceseen.ports.database import Database, Transaction
 from onceseen.ports.link import Link
 from onceseen.ports.signal import Signal
 from onceseen.wire.link import FromWorker
@@ -45,53 +37,16 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 
-class Hub:
-    """One server's part that holds workers and writes the record.
-
-    Args:
-        database: the record; this hub is its only writer on SQLite.
-        blobs: where bytes lie.
-        signal: wakes whoever watches events.
-        models: the directory that holds models' own directories.
-        settings: limits and times.
-    """
+class Hub(HubState):
+    """One server's part that holds workers and writes the record; see HubState for its arguments."""
 
     def __init__(self, database: Database, blobs: Blobs, signal: Signal, models: Path, settings: HubSettings) -> None:
-        self.database = database
-        self.blobs = blobs
-        self.signal = signal
-        self.models = models
-        self.settings = settings
-        self.metrics = Metrics()
-        self.me = 0
-        self.loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]  # set by start
-        self.catalog = Catalog()
-        self.links: dict[bytes, WorkerLink] = {}  # by the peer's id
-        self.dispatcher = Dispatcher()
-        self.waiters = Waiters()
-        self.outbox = Outbox()
-        self.open: dict[bytes, Unit] = {}  # keys that run here or are about to
-        self.held: dict[
-            tuple[bytes, int], Unit
-        ] = {}  # (task, attempt) from claim or insert until its settle is committed
-        self.cache = ImageCache(settings.cache_bytes)
-        self.pending_bytes = 0  # of submissions on their way to the disk
-        self.draining = False
-        self.stopped = False
-        self.open_jobs: set[bytes] = set()  # submissions that are being received
-        self.check_held = False  # the next transaction puts back running rows that no lease names
-        self.controlled = False  # jobs that a cancel, delete or retry has still to follow through
-        self.joined = asyncio.Event()  # a worker is warm, or will never be
-        self.looks = Looks()
+        super().__init__(database, blobs, signal, models, settings)
         self.pack = PackStage(blobs, database, self._packed, self._linger)
         took = self.metrics.commit_seconds.observe
         self.writer = WriterStage(database, self._commit, self._gather, self._apply, self._refused, self._linger, took)
         self._plans: list[Plan] = []
-        self._peek_stack = ExitStack()
-        self._peeking: Reader | None = None
-        self._readers = ThreadPoolExecutor(4, "readers")
         self._tasks: list[asyncio.Task[None]] = []
-        self._errands: set[asyncio.Task[None]] = set()
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
@@ -127,67 +82,21 @@ class Hub:
         for link in self.workers():
             for lease in list(link.leases.values()):
                 if lease.begun_at is None:
-                    self.give_back(link, lease.number, INNOCENT)
+                    answers.give_back(self, link, lease.number, INNOCENT)
         while self.clock() < deadline and any(link.leases for link in self.workers()):
             await asyncio.sleep(0.02)
         reception.dismiss(self)
         while self.clock() < deadline + 2 and self.outbox:
             self.writer.wake()
             await asyncio.sleep(0.02)
-        self.stopped = True
-        for task in [*self._tasks, *self._errands]:
+        for task in self._tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+        await self.end_errands()
         self.waiters.close()
         self.pack.close()
         self.writer.close()
-        self._readers.shutdown()
-        self._peek_stack.close()
-
-    def clock(self) -> float:
-        """The loop's clock, seconds."""
-        return asyncio.get_running_loop().time()
-
-    async def reload_catalog(self) -> None:
-        """Read the models anew."""
-
-        def read() -> Catalog:
-            with self.database.read() as reader:
-                return Catalog(reader.models.all(), reader.models.defaults())
-
-        self.catalog = await self.read(read)
-        for model in self.catalog.models:
-            self.dispatcher.lane(model.lane).timeout = model.manifest.timeout
-
-    def peek(self, key: bytes) -> TaskRow | None:
-        """What the record says of a key, now, on the event loop: one look in memory-mapped pages."""
-        if self._peeking is None:
-            self._peeking = self._peek_stack.enter_context(self.database.read())
-        return self._peeking.tasks.find(key)
-
-    async def refresh_heads(self) -> None:
-        """Ask the record anew which lanes have waiting tasks."""
-
-        def heads() -> dict[bytes, Head]:
-            with self.database.read() as reader:
-                return reader.tasks.heads()
-
-        self.dispatcher.heads = await self.read(heads)
-        self.writer.wake()
-
-    async def read(self, function: Callable[[], T]) -> T:
-        """Run a blocking read in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, function)
-
-    def errand(self, coroutine: Coroutine[None, None, None]) -> None:
-        """Run a coroutine beside everything else; it ends with the hub at the latest."""
-        if self.stopped:
-            coroutine.close()
-            return
-        task = asyncio.create_task(coroutine)
-        self._errands.add(task)
-        task.add_done_callback(self._errands.discard)
 
     # -- links ---------------------------------------------------------------------------------------------------------
 
@@ -202,23 +111,6 @@ class Hub:
     def link_closed(self, link: WorkerLink) -> None:
         """A link ended."""
         reception.closed(self, link)
-
-    def workers(self) -> list[WorkerLink]:
-        """Links of workers."""
-        return [link for link in self.links.values() if link.is_worker]
-
-    def forgive(self, lane: bytes) -> None:
-        """A model was added or promoted again: a lane that was given up is tried anew."""
-        state = self.dispatcher.lane(lane)
-        state.broken, state.load_deaths = None, 0
-        self.writer.wake()
-
-    def place_of(self, lane: bytes) -> tuple[str, bytes] | None:
-        """Where a worker finds a model: its directory and its manifest."""
-        model = self.catalog.of_lane(lane)
-        if model is None:
-            return None
-        return str(self.models / model.row.location), manifest.to_json(model.manifest)
 
     # -- from the pack thread to the writer -------------------------------------------------------------------------------
 
@@ -348,45 +240,4 @@ class Hub:
         for rest in units.values():
             for unit in rest:  # its worker has gone meanwhile
                 if not unit.dropped:
-                    self.back(unit, INNOCENT, None)
-
-    def lease(self, link: WorkerLink, units: list[Unit]) -> bool:
-        """Hand units of one lane to a worker; False when it cannot take them."""
-        lane = units[0].lane
-        state = self.dispatcher.lane(lane)
-        if self.draining or link.left or link.hello is None or link.hello.id not in self.links or not link.load(lane):
-            return False
-        for batch in self.dispatcher.batches(units, state.cost_ms):
-            link.lease(lane, batch, state.cost_ms)
-        return True
-
-    def feed_local(self) -> None:
-        """Hand files of local jobs to workers with free credit; no transaction is needed for them."""
-        for lane in list(self.dispatcher.local):
-            for link in sorted(self.workers(), key=lambda link: link.held_ms):
-                credit = 0 if self.draining or link.left else self.dispatcher.credit(link, self.dispatcher.lane(lane))
-                if credit and (units := self.dispatcher.take_local(lane, credit)) and not self.lease(link, units):
-                    self.dispatcher.return_local(lane, units)
-
-    # -- what comes back -----------------------------------------------------------------------------------------------
-
-    def give_back(self, link: WorkerLink, number: int, blame: Blame) -> None:
-        """End a lease without answers; the blame's `begun` is what this lease was."""
-        lease = link.leases.pop(number)
-        for unit in lease.units:
-            unit.started_at = lease.begun_at
-            self.back(unit, blame._replace(begun=lease.begun_at is not None and blame.death), link)
-
-    def back(self, unit: Unit, blame: Blame, link: WorkerLink | None) -> None:
-        """One unit's attempt ended without an answer."""
-        if unit.dropped:
-            return
-        if unit.local:
-            answers.local_back(self, unit, blame)
-        elif not unit.task:
-            unit.lost = blame  # its rows decide what there is to give back
-        else:
-            worker = link.hello.id if link and link.hello else None
-            fence = Fence(unit.task, unit.attempt, self.me)
-            self.outbox.given_back.append(GivenBack(fence, unit.lane, blame, worker, unit.started_at))
-            self.writer.wake()
+                    answers.back(self, unit, INNOCENT, None)

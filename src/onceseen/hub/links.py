@@ -1,6 +1,6 @@
 """One worker's or supervisor's connection as the hub sees it: what it has loaded, what it holds, whether it lives."""
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import structlog
 
@@ -8,19 +8,32 @@ from onceseen.hub.units import Lease, Unit
 from onceseen.ports.link import Frame, Link
 from onceseen.wire import link as wire
 
-if TYPE_CHECKING:
-    from onceseen.hub.hub import Hub
-
 log = structlog.get_logger()
 
 MODELS_A_WORKER = 4
 """Models a worker keeps loaded; the one used longest ago makes room."""
 
 
+class Host(Protocol):
+    """What a link needs of its hub."""
+
+    def clock(self) -> float:
+        """Seconds, of the event loop."""
+
+    def heard(self, link: "WorkerLink", message: wire.FromWorker, payload: bytes) -> None:
+        """A message came."""
+
+    def link_closed(self, link: "WorkerLink") -> None:
+        """The link has ended."""
+
+    def place_of(self, lane: bytes) -> tuple[str, bytes] | None:
+        """A model's directory and manifest."""
+
+
 class WorkerLink:
     """ports.link.LinkHandler for both kinds of peers; which one it is, its Hello says."""
 
-    def __init__(self, hub: "Hub", link: Link, now: float) -> None:
+    def __init__(self, hub: Host, link: Link, now: float) -> None:
         self.hub = hub
         self.link = link
         self.hello: wire.Hello | None = None

@@ -1,40 +1,20 @@
 """Small requests about one image that need decoding: thumbnail, size, pixel digest (RECORD.md 2.5). The server never decodes."""
 
 import asyncio
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from onceseen.errors import TooBusy, UnreadableImage
 from onceseen.hub.links import WorkerLink
+from onceseen.hub.state import HubState
+from onceseen.hub.units import Looking
 from onceseen.wire import link as wire
-
-if TYPE_CHECKING:
-    from onceseen.hub.hub import Hub
 
 TRIES = 3
 WAIT_SECONDS = 60.0
 
 
-@dataclass(slots=True, eq=False)
-class Looking:
-    """One look on its way."""
-
-    data: bytes
-    thumbnail: int
-    pixel_digest: bool
-    done: asyncio.Future[tuple[wire.Looked, bytes]]
-    tried: set[int] = field(default_factory=set)  # python ids of links
-
-
-class Looks:
-    """Looks by number."""
-
-    def __init__(self) -> None:
-        self.open: dict[int, Looking] = {}
-        self.numbers = 0
-
-
-async def look(hub: "Hub", data: bytes, *, thumbnail: int = 0, pixel_digest: bool = False) -> tuple[wire.Looked, bytes]:
+async def look(
+    hub: HubState, data: bytes, *, thumbnail: int = 0, pixel_digest: bool = False
+) -> tuple[wire.Looked, bytes]:
     """Have a worker look at an image.
 
     Raises:
@@ -56,7 +36,7 @@ async def look(hub: "Hub", data: bytes, *, thumbnail: int = 0, pixel_digest: boo
     return looked, thumbnail_bytes
 
 
-def _send(hub: "Hub", looking: Looking) -> bool:
+def _send(hub: HubState, looking: Looking) -> bool:
     links = [link for link in hub.workers() if not link.left and id(link) not in looking.tried]
     if not links or hub.draining:
         return False
@@ -71,7 +51,7 @@ def _send(hub: "Hub", looking: Looking) -> bool:
     return True
 
 
-def looked(hub: "Hub", link: WorkerLink, message: wire.Looked, payload: bytes) -> None:
+def looked(hub: HubState, link: WorkerLink, message: wire.Looked, payload: bytes) -> None:
     """A worker's answer."""
     link.looks.discard(message.look)
     looking = hub.looks.open.pop(message.look, None)
@@ -79,7 +59,7 @@ def looked(hub: "Hub", link: WorkerLink, message: wire.Looked, payload: bytes) -
         looking.done.set_result((message, payload))
 
 
-def moved(hub: "Hub", link: WorkerLink) -> None:
+def moved(hub: HubState, link: WorkerLink) -> None:
     """A worker is gone: what it was asked is asked of another, up to three."""
     for number in list(link.looks):
         looking = hub.looks.open.pop(number, None)
@@ -93,6 +73,6 @@ def moved(hub: "Hub", link: WorkerLink) -> None:
     link.looks.clear()
 
 
-async def _later(hub: "Hub", looking: Looking) -> None:
+async def _later(hub: HubState, looking: Looking) -> None:
     while not looking.done.done() and not _send(hub, looking):
         await asyncio.sleep(0.1)

@@ -1,17 +1,9 @@
-"""The counters and gauges of `/metrics`."""
+"""The counters of `/metrics`."""
 
 import time
 from collections import deque
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
-
-if TYPE_CHECKING:
-    from onceseen.hub.hub import Hub
-
 
 RATE_SECONDS = 10.0
 
@@ -73,34 +65,6 @@ class Metrics:
         """Count a worker's death."""
         self._deaths.inc()
 
-    def watch(self, hub: "Hub") -> None:
-        """Add gauges that are read when somebody asks."""
-        self.registry.register(_Gauges(hub))
-
     def text(self) -> bytes:
         """All of it in the Prometheus text format."""
         return generate_latest(self.registry)
-
-
-class _Gauges(Collector):
-    def __init__(self, hub: "Hub") -> None:
-        self._hub = hub
-
-    def collect(self) -> Iterator[Metric]:
-        workers = self._hub.workers()
-        yield GaugeMetricFamily("onceseen_workers", "Workers that are connected", len(workers))
-        yield GaugeMetricFamily(
-            "onceseen_images_in_flight",
-            "Images that workers hold",
-            sum(len(lease.units) for link in workers for lease in link.leases.values()),
-        )
-        with self._hub.database.read() as reader:
-            totals = reader.views.totals()
-        tasks = GaugeMetricFamily("onceseen_tasks", "Tasks that wait or run", labels=["state"])
-        tasks.add_metric(["queued"], totals.queued)
-        tasks.add_metric(["running"], totals.running)
-        yield tasks
-        items = GaugeMetricFamily("onceseen_items", "Items that are answered, over all jobs", labels=["state"])
-        items.add_metric(["succeeded"], totals.succeeded)
-        items.add_metric(["failed"], totals.failed)
-        yield items

@@ -1,7 +1,7 @@
 """The life of links: who joins, who is alive, what a death means (RECORD.md section 5)."""
 
 import asyncio
-from typing import TYPE_CHECKING, assert_never
+from typing import assert_never
 
 import structlog
 
@@ -14,12 +14,10 @@ from onceseen.errors import UnknownModel
 from onceseen.flow import control, sweep
 from onceseen.hub import answers, looks
 from onceseen.hub.links import WorkerLink
+from onceseen.hub.state import HubState
 from onceseen.ports.database import Transaction
 from onceseen.wire import link as wire
 from onceseen.wire.http import encode_text
-
-if TYPE_CHECKING:
-    from onceseen.hub.hub import Hub
 
 log = structlog.get_logger()
 
@@ -31,7 +29,7 @@ LOAD_SECONDS = 60.0
 DAY = 86_400_000_000  # microseconds
 
 
-def heard(hub: "Hub", link: WorkerLink, message: wire.FromWorker, payload: bytes) -> None:
+def heard(hub: HubState, link: WorkerLink, message: wire.FromWorker, payload: bytes) -> None:
     """One message of a worker or supervisor."""
     if link.hello is None and not isinstance(message, wire.Hello):
         link.link.close()
@@ -62,7 +60,7 @@ def heard(hub: "Hub", link: WorkerLink, message: wire.FromWorker, payload: bytes
             assert_never(message)
 
 
-def _joined(hub: "Hub", link: WorkerLink, hello: wire.Hello) -> None:
+def _joined(hub: HubState, link: WorkerLink, hello: wire.Hello) -> None:
     if hello.link_version not in (wire.LINK_VERSION, wire.LINK_VERSION - 1):
         log.warning("link.version", theirs=hello.link_version, ours=wire.LINK_VERSION, release=hello.release)
         link.link.close()
@@ -83,7 +81,7 @@ def _joined(hub: "Hub", link: WorkerLink, hello: wire.Hello) -> None:
     hub.feed_local()
 
 
-def _ready(hub: "Hub", link: WorkerLink, lane: bytes, ms: float) -> None:
+def _ready(hub: HubState, link: WorkerLink, lane: bytes, ms: float) -> None:
     if lane in link.loaded:
         link.loaded[lane] = True
     state = hub.dispatcher.lane(lane)
@@ -95,14 +93,14 @@ def _ready(hub: "Hub", link: WorkerLink, lane: bytes, ms: float) -> None:
     hub.feed_local()
 
 
-def _begun(hub: "Hub", link: WorkerLink, number: int) -> None:
+def _begun(hub: HubState, link: WorkerLink, number: int) -> None:
     lease = link.leases.get(number)
     if lease is not None:
         lease.begun_at = now()
         lease.deadline = hub.clock() + hub.dispatcher.lane(lease.lane).batch_seconds(len(lease.units))
 
 
-def closed(hub: "Hub", link: WorkerLink) -> None:
+def closed(hub: HubState, link: WorkerLink) -> None:
     """A link ended. Without `bye` that was a death: tasks of the begun batch are suspect, the others innocent."""
     if link.hello is None or hub.links.get(link.hello.id) is not link:
         return
@@ -112,7 +110,7 @@ def closed(hub: "Hub", link: WorkerLink) -> None:
     _bury(hub, link, Blame(begun=True, death=True, why=f"worker {link.hello.pid} on {link.hello.host} ended"))
 
 
-def _bury(hub: "Hub", link: WorkerLink, blame: Blame) -> None:
+def _bury(hub: HubState, link: WorkerLink, blame: Blame) -> None:
     """Everything that a worker held goes back."""
     assert link.hello is not None
     died = not link.left
@@ -124,21 +122,21 @@ def _bury(hub: "Hub", link: WorkerLink, blame: Blame) -> None:
         if loading and not begun:
             _died_loading(hub, loading[0])
     for number in list(link.leases):
-        hub.give_back(link, number, blame if died else INNOCENT)
+        answers.give_back(hub, link, number, blame if died else INNOCENT)
     looks.moved(hub, link)
     hub.errand(
         _announce(hub, WORKER_LEFT, WorkerRow(link.hello.id, hub.me, link.hello.host, link.hello.pid, 0, now(), "gone"))
     )
 
 
-def _died_loading(hub: "Hub", lane: bytes) -> None:
+def _died_loading(hub: HubState, lane: bytes) -> None:
     state = hub.dispatcher.lane(lane)
     state.load_deaths += 1
     if state.load_deaths >= LOAD_DEATHS:
         broken(hub, lane, f"{state.load_deaths} workers in a row died while they loaded it")
 
 
-def broken(hub: "Hub", lane: bytes, error: str) -> None:
+def broken(hub: HubState, lane: bytes, error: str) -> None:
     """A model that cannot be loaded: its waiting tasks fail, until it is added or promoted again."""
     log.error("model.broken", lane=lane.hex(), error=error)
     hub.dispatcher.lane(lane).broken = error
@@ -148,7 +146,7 @@ def broken(hub: "Hub", lane: bytes, error: str) -> None:
     hub.writer.wake()
 
 
-async def _announce(hub: "Hub", kind: str, row: WorkerRow) -> None:
+async def _announce(hub: HubState, kind: str, row: WorkerRow) -> None:
     def write(tx: Transaction) -> None:
         if kind == WORKER_JOINED:
             tx.servers.joined(row)
@@ -161,7 +159,7 @@ async def _announce(hub: "Hub", kind: str, row: WorkerRow) -> None:
     hub.signal.notify(TOPIC)
 
 
-async def watch(hub: "Hub") -> None:
+async def watch(hub: HubState) -> None:
     """Notice workers that are silent or over their deadline, and our own sleep."""
     last = hub.clock()
     while True:
@@ -186,7 +184,7 @@ def _name(link: WorkerLink) -> str:
     return f"{link.hello.pid} on {link.hello.host}" if link.hello else "unknown"
 
 
-def _frozen(hub: "Hub", link: WorkerLink, why: str) -> None:
+def _frozen(hub: HubState, link: WorkerLink, why: str) -> None:
     """Its tasks go back as at a death; its supervisor kills it if it has one here, else the closed link fences it."""
     log.warning("worker.frozen", why=why)
     assert link.hello is not None
@@ -198,7 +196,7 @@ def _frozen(hub: "Hub", link: WorkerLink, why: str) -> None:
     link.link.close()
 
 
-async def sweeps(hub: "Hub") -> None:
+async def sweeps(hub: HubState) -> None:
     """Once a second, what nobody else will do."""
     rounds = 0
     while True:
@@ -211,7 +209,7 @@ async def sweeps(hub: "Hub") -> None:
             await asyncio.sleep(SWEEP_SECONDS)
 
 
-async def sweep_once(hub: "Hub", *, hourly: bool = False) -> None:
+async def sweep_once(hub: HubState, *, hourly: bool = False) -> None:
     """One round of the sweep."""
     hub.check_held = True
     hub.writer.wake()
@@ -234,10 +232,10 @@ async def sweep_once(hub: "Hub", *, hourly: bool = False) -> None:
         await hub.read(lambda: hub.blobs.delete(gone))
 
 
-def dismiss(hub: "Hub") -> None:
+def dismiss(hub: HubState) -> None:
     """The hub ends: what workers still hold goes back. They look for a server again when their link ends."""
     for link in list(hub.links.values()):
         if link.is_worker:
             for number in list(link.leases):
-                hub.give_back(link, number, INNOCENT)
+                answers.give_back(hub, link, number, INNOCENT)
         link.left = True

@@ -5,7 +5,6 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from onceseen.domain.ids import new_id, now
 from onceseen.domain.job import JobRow, NewImage
@@ -14,12 +13,10 @@ from onceseen.domain.task import CLASSIFICATION, ORDINARY, NewTask, TaskState, t
 from onceseen.errors import TooBusy, TooLarge
 from onceseen.flow.work import Chunk, DoneItem, Entry, Failure, JobHead, LocalFile, Outcome
 from onceseen.hub import answers
+from onceseen.hub.state import HubState
 from onceseen.hub.units import Unit
 from onceseen.hub.writer import Pending
 from onceseen.inference.registry import Model
-
-if TYPE_CHECKING:
-    from onceseen.hub.hub import Hub
 
 CHUNK_ITEMS = 500
 CHUNK_BYTES = 8 << 20
@@ -47,7 +44,7 @@ class Submission:
         StorageFull, DatabaseAway: the record cannot take it; nothing was promised.
     """
 
-    def __init__(self, hub: "Hub", request: Request) -> None:
+    def __init__(self, hub: HubState, request: Request) -> None:
         self.hub = hub
         self.request = request
         model = request.model
@@ -202,12 +199,12 @@ class Submission:
         self._early, self._entries = [], []
 
 
-def _landed(hub: "Hub", pending: Pending) -> None:
+def _landed(hub: HubState, pending: Pending) -> None:
     hub.pending_bytes -= pending.size
     _forget_uncommitted(hub, pending.chunk.entries)
 
 
-def _forget_uncommitted(hub: "Hub", entries: Sequence[Entry]) -> None:
+def _forget_uncommitted(hub: HubState, entries: Sequence[Entry]) -> None:
     for entry in entries:
         if entry.task is not None and entry.task.server is None:
             waiting = hub.dispatcher.lane(entry.task.lane).uncommitted
@@ -216,7 +213,7 @@ def _forget_uncommitted(hub: "Hub", entries: Sequence[Entry]) -> None:
 
 
 async def submit_paths(
-    hub: "Hub", request: Request, files: Sequence[tuple[str, Path]], told: Callable[[DoneItem, bytes | None], None]
+    hub: HubState, request: Request, files: Sequence[tuple[str, Path]], told: Callable[[DoneItem, bytes | None], None]
 ) -> JobRow:
     """The second way in: local files, named and not read by the server (RECORD.md 6). Returns when the job is written.
 
@@ -255,7 +252,7 @@ async def submit_paths(
     return row
 
 
-async def _known(hub: "Hub", model: Model, files: Sequence[tuple[str, Path]]) -> dict[str, bytes]:
+async def _known(hub: HubState, model: Model, files: Sequence[tuple[str, Path]]) -> dict[str, bytes]:
     """Path -> digest of files that are unchanged and answered by this model."""
     places = [str(path.absolute()) for _, path in files]
 
@@ -278,7 +275,7 @@ async def _known(hub: "Hub", model: Model, files: Sequence[tuple[str, Path]]) ->
 
 
 async def _open_local(
-    hub: "Hub",
+    hub: HubState,
     head: JobHead,
     model: Model,
     expected: int,

@@ -1,11 +1,13 @@
 """Images on their way through workers: what the hub keeps in memory about each, from its lease to its settlement."""
 
+import asyncio
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from onceseen.domain.machine import Blame
 from onceseen.domain.task import Claimed
 from onceseen.flow.work import LocalFile
-from onceseen.wire.link import Answer
+from onceseen.wire.link import Answer, Looked
 
 
 @dataclass(slots=True, eq=False)
@@ -100,3 +102,34 @@ class LaneState:
     def batch_seconds(self, images: int) -> float:
         """How long a begun batch may take (RECORD.md 5.2)."""
         return self.timeout if self.timeout is not None else max(60.0, 20 * self.slowest_ms * images / 1e3)
+
+
+class Facts(NamedTuple):
+    """What a task adds to the view of its items."""
+
+    task_state: int
+    lane: bytes
+    attempt: int
+    result: bytes | None
+    queued_at: int
+    started_at: int | None
+    run_ms: float | None
+
+
+@dataclass(slots=True, eq=False)
+class Looking:
+    """One look on its way."""
+
+    data: bytes
+    thumbnail: int
+    pixel_digest: bool
+    done: asyncio.Future[tuple[Looked, bytes]]
+    tried: set[int] = field(default_factory=set)  # python ids of links
+
+
+class Looks:
+    """Looks by number."""
+
+    def __init__(self) -> None:
+        self.open: dict[int, Looking] = {}
+        self.numbers = 0

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from onceseen.domain.job import JobRow
 from onceseen.domain.views import ItemView
 from onceseen.flow.work import DoneItem, Outcome
-from onceseen.hub.answers import Facts
+from onceseen.hub.units import Facts
 
 
 class Ended(NamedTuple):

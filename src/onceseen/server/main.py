@@ -19,6 +19,7 @@ from onceseen.bundled import samples
 from onceseen.domain.model import DIALECT_DEFAULTS
 from onceseen.domain.task import BACKGROUND
 from onceseen.errors import SettingsError, UnknownModel
+from onceseen.hub.gauges import Gauges
 from onceseen.hub.hub import Hub
 from onceseen.hub.models import add_bundled
 from onceseen.hub.submission import Request, Submission
@@ -77,7 +78,7 @@ async def _serve(
     await hub.start()
     await hub.writer.call(lambda tx: add_bundled(lambda write: write(tx)))
     await hub.reload_catalog()
-    hub.metrics.watch(hub)
+    hub.metrics.registry.register(Gauges(hub))
     listener = await wiring.listen(address, hub.accept)
     config = uvicorn.Config(
         build_app(hub, settings),
