@@ -410,9 +410,9 @@ def test_stats_count_the_whole_record(server, job):
 
 
 def test_a_cancelled_job_keeps_its_answers_and_runs_no_further(server):
-    files = [(f"{n}", slow(2, 1000 + n)) for n in range(20)]
+    files = [(f"{n}", slow(3, 1000 + n)) for n in range(20)]
     job = server.submit(files, model="slow")["id"]
-    eventually(lambda: server.get(f"/v1/jobs/{job}")["succeeded"] > 0)
+    eventually(lambda: server.get(f"/v1/jobs/{job}")["running"] > 0)
     answer = server.http.post(f"/v1/jobs/{job}/cancel")
     assert answer.status_code == 200
     assert answer.json()["id"] == job

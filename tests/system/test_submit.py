@@ -6,7 +6,9 @@ import tarfile
 import threading
 import time
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx2 as httpx
@@ -436,6 +438,20 @@ def test_an_archive_that_unpacks_to_far_too_much_is_refused(server):
     problem(post(server, bomb, "application/zip"), 413, "too-large")
     many = tarred([(f"{n}.png", bytes(20_000_000)) for n in range(5)], "w:gz")
     problem(post(server, many, "application/x-tar"), 413, "too-large")
+
+
+def test_a_header_of_a_tar_that_unpacks_to_far_too_much_is_refused(server):
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, 200_000_000
+    packer = zlib.compressobj(9, wbits=31)
+    body = packer.compress(header.tobuf(tarfile.USTAR_FORMAT))
+    body += b"".join(packer.compress(bytes(1_000_000)) for _ in range(200)) + packer.flush()
+    assert len(body) < 300_000
+    problem(post(server, body, "application/x-tar"), 413, "too-large")
+    status = Path(f"/proc/{server.server_pid}/status")
+    if status.exists():
+        most = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        assert int(most.split()[1]) < 400_000  # kB
 
 
 # -- limits (a server of its own) --------------------------------------------------------------------------------------------

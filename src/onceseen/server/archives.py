@@ -1,6 +1,8 @@
 """zip and tar: spooled to a file, then read entry by entry within limits; links and special files are never followed."""
 
 import asyncio
+import bz2
+import gzip
 import lzma
 import struct
 import tarfile
@@ -9,7 +11,7 @@ import zipfile
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
-from typing import IO, TypeVar
+from typing import IO, TypeVar, cast
 
 from onceseen.domain.names import clean_name, is_image_name
 from onceseen.errors import InvalidRequest, PayloadTooLarge
@@ -80,8 +82,8 @@ class _Budget:
     """How much an archive may still unpack to."""
 
     def __init__(self, settings: Settings, size: int) -> None:
-        self._left = max(FREE_BYTES, int(min(size * settings.archive_ratio, settings.max_submission_bytes)))
-        self._total = self._left
+        self.left = max(FREE_BYTES, int(min(size * settings.archive_ratio, settings.max_submission_bytes)))
+        self._total = self.left
         self._per_image = settings.max_image_bytes
 
     def read(self, name: str, open_entry: Callable[[], IO[bytes] | None]) -> Entry:
@@ -91,14 +93,14 @@ class _Budget:
             if stream is None:
                 return name, None, "The archive's entry is no file."
             with stream:
-                data = stream.read(min(self._per_image, self._left) + 1)
+                data = stream.read(min(self._per_image, self.left) + 1)
         except READ_ERRORS as error:
             return name, None, f"The archive's entry cannot be read: {error}."
         if len(data) > self._per_image:
-            self._left -= self._per_image
+            self.left -= self._per_image
             return name, None, f"The image has more than {self._per_image:,} bytes, the limit."
-        self._left -= len(data)
-        if self._left < 0:
+        self.left -= len(data)
+        if self.left < 0:
             raise PayloadTooLarge(f"The archive unpacks to more than {self._total:,} bytes, its limit.")
         return name, data, ""
 
@@ -115,10 +117,38 @@ def _zip_entries(spool: IO[bytes], settings: Settings, size: int) -> Iterator[En
                 yield budget.read(info.filename, lambda info=info: archive.open(info))  # type: ignore[misc]
 
 
+class _Metered:
+    """A tar's bytes for tarfile, which reads extended headers whole: never more at once than an image may have."""
+
+    def __init__(self, stream: IO[bytes], most: int) -> None:
+        self._stream = stream
+        self._most = most
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= self._most:
+            raise PayloadTooLarge(f"The archive has a header of more than {self._most:,} bytes, the limit.")
+        return self._stream.read(size)
+
+
+def _unpacked(spool: IO[bytes]) -> IO[bytes]:
+    """The tar inside gzip, bzip2 or xz, or as it is."""
+    head = spool.read(6)
+    spool.seek(0)
+    if head.startswith(b"\x1f\x8b"):
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=spool))
+    if head.startswith(b"BZh"):
+        return bz2.BZ2File(spool)
+    if head.startswith((b"\xfd7zXZ", b"]\0\0\x80")):
+        return lzma.LZMAFile(spool)
+    return spool
+
+
 def _tar_entries(spool: IO[bytes], settings: Settings, size: int) -> Iterator[Entry]:
     budget = _Budget(settings, size)
+    metered = _Metered(_unpacked(spool), min(budget.left, settings.max_image_bytes) + tarfile.RECORDSIZE)
     try:
-        with tarfile.open(fileobj=spool, mode="r:*") as archive:
+        with tarfile.open(fileobj=cast("IO[bytes]", metered), mode="r:") as archive:
             for info in archive:
                 if info.isreg() and is_image_name(info.name):
                     yield budget.read(info.name, lambda info=info: archive.extractfile(info))  # type: ignore[misc]

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, Self
 
@@ -60,9 +61,8 @@ class Verbs:
 
 def serve() -> None:
     """The process that forks: a line of JSON in; the child's pid and then its exit code out."""
-    import onceseen.cli.main
-    import onceseen.server.main  # noqa: F401  (imported here once, for `server`)
-
+    import_module("onceseen.cli.main")
+    import_module("onceseen.server.main")
     while line := sys.stdin.buffer.readline():
         request = json.loads(line)
         pid = os.fork()
@@ -79,8 +79,6 @@ def _tell(number: int) -> None:
 
 def _become(request: dict[str, Any]) -> NoReturn:
     """In the child: be `onceseen ARGUMENTS`."""
-    import onceseen.cli.main
-
     os.setsid()
     os.chdir(request["cwd"])
     os.environ.clear()
@@ -91,7 +89,7 @@ def _become(request: dict[str, Any]) -> NoReturn:
         os.dup2(os.open(place, os.O_WRONLY | os.O_CREAT, 0o600), number)
     sys.argv = ["onceseen", *request["arguments"]]
     try:
-        onceseen.cli.main.main()
+        import_module("onceseen.cli.main").main()  # a program that is run here, not a part that is used
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
