@@ -3,10 +3,11 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from onceseen.testing.pictures import colour_model, slow_model
+from onceseen.testing.pictures import colour_model, flat, picture, slow_model
 from onceseen.testing.running import RunningServer
 from onceseen.testing.verbs import Done, Verbs
 
@@ -47,6 +48,30 @@ def onceseen(tmp_path: Path, verbs: Verbs) -> Callable[..., Done]:
         return verbs.run([str(argument) for argument in arguments], tmp_path, more)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def job(server: RunningServer) -> Any:
+    """A finished job of 60 items: every tenth broken."""
+    files = [(f"{n:02}.png", b"broken %d" % n if n % 10 == 3 else picture(50_000 + n)) for n in range(60)]
+    return server.wait_job(server.submit(files, name="the sixty")["id"])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Images in folders, and what is no image."""
+    files = {"b.png": flat((150, 0, 0)), "a/x.png": flat((0, 150, 0)), "a/b/deep.JPG": flat((0, 0, 150), form="JPEG")}
+    files |= {
+        "c.bmp": flat((99, 0, 0), form="BMP"),
+        "notes.txt": b"no image",
+        ".hidden.png": b"no",
+        "a/.dir/y.png": b"no",
+    }
+    for name, data in files.items():
+        file = tmp_path / "folder" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    return tmp_path / "folder"
 
 
 @pytest.fixture(autouse=True)

@@ -1,37 +1,19 @@
 import base64
 import io
-import json
-import sqlite3
 import threading
-import time
 
-import numpy as np
 import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from onceseen.testing.onnx_models import channel_means, weighted_sum
-from onceseen.testing.pictures import colour_model, flat, picky_model, picture, slow, slow_model, zipped
-from onceseen.testing.running import RunningServer, eventually
+from onceseen.testing.asking import problem
+from onceseen.testing.pictures import flat, picky_model, picture, slow
+from onceseen.testing.running import eventually
 
 NOBODY = "01a1ff0a-42e6-7000-abb9-a90674369b1e"
 
 
-def refused(answer, status, code):
-    """The sentence of a problem document."""
-    assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json"), answer.text
-    assert answer.json()["code"] == code
-    return answer.json()["detail"]
-
-
-@pytest.fixture(scope="module")
-def job(server):
-    """A finished job of 60 items: every tenth broken."""
-    files = [(f"{n:02}.png", b"broken %d" % n if n % 10 == 3 else picture(50_000 + n)) for n in range(60)]
-    return server.wait_job(server.submit(files, name="the sixty")["id"])
-
-
-# -- jobs and items ----------------------------------------------------------------------------------------------------------
+# -- jobs and items -----------------------------------------------------------------------------------------------------
 
 
 def test_a_job_says_how_it_stands(server, job):
@@ -80,26 +62,26 @@ def test_items_are_filtered_by_state_and_label(server, job):
     label = everything[0]["label"]
     assert server.items(job["id"], label=label) == [item for item in everything if item["label"] == label]
     answer = server.http.get(f"/v1/jobs/{job['id']}/items", params={"state": "done"})
-    assert "succeeded" in refused(answer, 400, "invalid-request")
+    assert "succeeded" in problem(answer, 400, "invalid-request")
 
 
 def test_one_item_is_read_by_its_number(server, job):
     assert server.get(f"/v1/jobs/{job['id']}/items/7") == server.items(job["id"])[7]
     for n in (60, -1, 2**63, 10**30):
-        refused(server.http.get(f"/v1/jobs/{job['id']}/items/{n}"), 404, "not-found")
-    refused(server.http.get(f"/v1/jobs/{job['id']}/items/first"), 400, "invalid-request")
+        problem(server.http.get(f"/v1/jobs/{job['id']}/items/{n}"), 404, "not-found")
+    problem(server.http.get(f"/v1/jobs/{job['id']}/items/first"), 400, "invalid-request")
 
 
 @pytest.mark.parametrize("path", ["", "/items", "/items/0"])
 @pytest.mark.parametrize("name", [NOBODY, "1", "%00", "x" * 300, "ünï"])
 def test_a_job_that_is_not_there_is_a_problem(server, path, name):
-    refused(server.http.get(f"/v1/jobs/{name}{path}"), 404, "not-found")
+    problem(server.http.get(f"/v1/jobs/{name}{path}"), 404, "not-found")
 
 
 @pytest.mark.parametrize("verb", ["cancel", "retry"])
 def test_nothing_is_asked_of_a_job_that_is_not_there(server, verb):
-    refused(server.http.post(f"/v1/jobs/{NOBODY}/{verb}"), 404, "not-found")
-    refused(server.http.delete(f"/v1/jobs/{NOBODY}"), 404, "not-found")
+    problem(server.http.post(f"/v1/jobs/{NOBODY}/{verb}"), 404, "not-found")
+    problem(server.http.delete(f"/v1/jobs/{NOBODY}"), 404, "not-found")
 
 
 @pytest.mark.parametrize("cursor", ["x", "!", "AAAA", "é", base64.urlsafe_b64encode(b"\xff" * 24).decode(), "A" * 5000])
@@ -108,13 +90,13 @@ def test_a_cursor_of_somebody_else_is_refused_or_shows_nothing_wrong(server, job
     answer = server.http.get(path.replace("JOB", job["id"]), params={"cursor": cursor})
     assert answer.status_code in (200, 400), answer.text
     if answer.status_code == 400:
-        refused(answer, 400, "invalid-request")
+        problem(answer, 400, "invalid-request")
 
 
 @pytest.mark.parametrize("limit", ["0", "1001", "-1", "many", "1e3"])
 def test_a_limit_out_of_range_is_refused(server, job, limit):
     for path in ("/v1/jobs", f"/v1/jobs/{job['id']}/items", "/v1/predictions"):
-        assert "limit" in refused(server.http.get(path, params={"limit": limit}), 400, "invalid-request")
+        assert "limit" in problem(server.http.get(path, params={"limit": limit}), 400, "invalid-request")
 
 
 def test_predictions_are_the_items_of_all_jobs_newest_first(server, job):
@@ -126,7 +108,7 @@ def test_predictions_are_the_items_of_all_jobs_newest_first(server, job):
     assert {item["state"] for item in server.get("/v1/predictions", state="failed")["items"]} == {"failed"}
 
 
-# -- images ----------------------------------------------------------------------------------------------------------------
+# -- images -------------------------------------------------------------------------------------------------------------
 
 
 def test_an_image_is_known_by_all_its_names(server):
@@ -211,9 +193,9 @@ def test_a_thumbnail_fits_and_is_cached(server, size, longest):
 def test_thumbnails_of_strange_sizes_and_broken_images_are_problems(server):
     good = server.submit(picture(3), wait=20)["items"][0]["digest"]
     for size in ("0", "15", "1281", "-5", "big", str(10**30)):
-        refused(server.http.get(f"/v1/images/{good}/thumbnail", params={"size": size}), 400, "invalid-request")
+        problem(server.http.get(f"/v1/images/{good}/thumbnail", params={"size": size}), 400, "invalid-request")
     bad = server.submit(b"nothing to see", wait=20)["items"][0]["digest"]
-    refused(server.http.get(f"/v1/images/{bad}/thumbnail"), 422, "unreadable-image")
+    problem(server.http.get(f"/v1/images/{bad}/thumbnail"), 422, "unreadable-image")
 
 
 def test_twenty_who_ask_for_one_thumbnail_at_once_get_the_same(server):
@@ -232,123 +214,7 @@ def test_twenty_who_ask_for_one_thumbnail_at_once_get_the_same(server):
     assert len(set(found)) == 1
 
 
-# -- events ----------------------------------------------------------------------------------------------------------------
-
-
-class Watcher:
-    """Reads events in a thread."""
-
-    def __init__(self, server, last=None, **query):
-        self.events = []
-        self.resets = 0
-        self._server, self._query = server, query
-        self._headers = {"last-event-id": str(last)} if last is not None else {}
-        self._over = threading.Event()
-        self.opened = threading.Event()
-        self._thread = threading.Thread(target=self._read)
-        self._thread.start()
-        assert self.opened.wait(10)
-
-    def _read(self):
-        with self._server.http.stream("GET", "/v1/events", params=self._query, headers=self._headers) as answer:
-            assert answer.headers["content-type"].startswith("text/event-stream")
-            kind = last = ""
-            for line in answer.iter_lines():
-                self.opened.set()
-                if self._over.is_set():
-                    return
-                name, _, value = line.partition(": ")
-                if name == "event":
-                    kind = value
-                elif name == "id":
-                    last = value
-                elif name == "data" and kind == "reset":
-                    self.resets, kind = self.resets + 1, ""
-                elif name == "data":
-                    event = json.loads(value)
-                    assert event["seq"] == int(last)
-                    assert set(event) == {"seq", "at", "kind", "subject", "data"}
-                    self.events.append(event)
-
-    def of(self, job):
-        return [event["kind"] for event in list(self.events) if event["subject"] == job]
-
-    def end(self):
-        self._over.set()
-        job = self._query.get("job") or self._server.submit(picture(7))["id"]
-        self._server.http.post(f"/v1/jobs/{job}/retry")  # something happens, so that the thread wakes
-        self._thread.join(10)
-        assert not self._thread.is_alive()
-
-
-@pytest.fixture
-def watch(server):
-    """Starts watchers that end with the test."""
-    watchers = []
-
-    def start(*given, **query):
-        watchers.append(Watcher(server, *given, **query))
-        return watchers[-1]
-
-    yield start
-    for watcher in watchers:
-        watcher.end()
-
-
-def test_events_arrive_as_things_happen(server, watch):
-    watcher = watch()
-    job = server.submit([("a", picture(61_000)), ("b", slow(3))], model="slow")["id"]
-    eventually(lambda: "job.finished" in watcher.of(job))
-    kinds = watcher.of(job)
-    assert (kinds[0], kinds[-1], kinds.count("job.created"), kinds.count("job.finished")) == (
-        "job.created",
-        "job.finished",
-        1,
-        1,
-    )
-    finished = next(event for event in watcher.events if event["subject"] == job and event["kind"] == "job.finished")
-    assert (finished["data"]["id"], finished["data"]["succeeded"]) == (job, 2)
-
-
-def test_last_event_id_resumes_without_gap_or_double(server, watch):
-    whole = watch(after=0)
-    for n in range(5):
-        server.submit(picture(62_000 + n), wait=20)
-    eventually(lambda: len(whole.events) > 10)
-    time.sleep(0.3)
-    seqs = [event["seq"] for event in list(whole.events)]
-    assert seqs == sorted(set(seqs))
-    middle = seqs[len(seqs) // 2]
-    resumed = watch(middle)
-    expected = [seq for seq in seqs if seq > middle]
-    eventually(lambda: len(resumed.events) >= len(expected))
-    assert [event["seq"] for event in resumed.events[: len(expected)]] == expected
-    assert whole.resets == resumed.resets == 0
-
-
-def test_events_of_one_job_are_only_its_own(server, watch):
-    job = server.submit(picture(63_000), wait=20)["id"]
-    server.submit(picture(63_001), wait=20)
-    watcher = watch(after=0, job=job)
-    eventually(lambda: "job.finished" in watcher.of(job))
-    assert {event["subject"] for event in watcher.events} == {job}
-
-
-def test_a_reader_from_another_time_is_told_to_read_anew(server, watch):
-    watcher = watch(10**12)
-    eventually(lambda: watcher.resets)
-    job = server.submit(picture(64_000), wait=20)["id"]
-    eventually(lambda: "job.finished" in watcher.of(job))
-    assert watcher.resets == 1
-
-
-@pytest.mark.parametrize("last", ["x", "-1", "\u00b2".encode(), str(10**30), "1.5"])
-def test_a_last_event_id_that_is_no_number_of_ours_is_refused(server, last):
-    refused(server.http.get("/v1/events", headers={"last-event-id": last}, timeout=5), 400, "invalid-request")
-    refused(server.http.get("/v1/events", params={"after": last}, timeout=5), 400, "invalid-request")
-
-
-# -- health, metrics, workers ------------------------------------------------------------------------------------------------
+# -- health, metrics, workers -------------------------------------------------------------------------------------------
 
 
 def test_health_says_that_it_lives_and_is_ready(server):
@@ -406,7 +272,7 @@ def test_stats_count_the_whole_record(server, job):
     assert stats["p95_ms"] > 0
 
 
-# -- cancel, retry, delete -----------------------------------------------------------------------------------------------------
+# -- cancel, retry, delete ----------------------------------------------------------------------------------------------
 
 
 def test_a_cancelled_job_keeps_its_answers_and_runs_no_further(server):
@@ -446,8 +312,8 @@ def test_a_deleted_job_is_gone_with_its_names(server):
     answer = server.http.delete(f"/v1/jobs/{job['id']}")
     assert (answer.status_code, answer.content) == (204, b"")
     for path in ("", "/items", "/items/0"):
-        refused(server.http.get(f"/v1/jobs/{job['id']}{path}"), 404, "not-found")
-    refused(server.http.delete(f"/v1/jobs/{job['id']}"), 404, "not-found")
+        problem(server.http.get(f"/v1/jobs/{job['id']}{path}"), 404, "not-found")
+    problem(server.http.delete(f"/v1/jobs/{job['id']}"), 404, "not-found")
     assert job["id"] not in [found["id"] for found in server.get("/v1/jobs")["items"]]
     eventually(lambda: server.http.get(f"/v1/images/{digest}").status_code == 404)
     assert server.http.get(f"/v1/images/{digest}/content").status_code == 404
@@ -482,213 +348,9 @@ def test_failures_of_the_model_are_dead_letters_and_can_be_retried(server, tmp_p
     assert server.wait_job(job["id"])["failed"] == 1
     assert server.http.post("/v1/dead-letters/retry").json()["count"] >= 1
     assert server.wait_job(job["id"])["failed"] == 1
-    refused(server.http.post("/v1/dead-letters/retry", content=b"["), 400, "invalid-request")
-    refused(server.http.post("/v1/dead-letters/retry", json={"q": "label:x"}), 400, "invalid-request")
-    refused(server.http.post("/v1/dead-letters/retry", json={"tasks": ["x"]}), 400, "invalid-request")
+    problem(server.http.post("/v1/dead-letters/retry", content=b"["), 400, "invalid-request")
+    problem(server.http.post("/v1/dead-letters/retry", json={"q": "label:x"}), 400, "invalid-request")
+    problem(server.http.post("/v1/dead-letters/retry", json={"tasks": ["x"]}), 400, "invalid-request")
     server.http.post(f"/v1/jobs/{job['id']}/retry")
     assert server.wait_job(job["id"])["failed"] == 1
     assert server.inferred("failing:1") == before
-
-
-# -- models ----------------------------------------------------------------------------------------------------------------
-
-MODEL_KEYS = {
-    "name", "version", "stage", "task", "runtime", "labels", "positive", "content_digest", "default_for", "created_at", "images",
-    "ms_per_image",
-}  # fmt: skip
-
-
-def bundle(directory):
-    return zipped([(file.name, file.read_bytes()) for file in sorted(directory.iterdir())])
-
-
-def test_models_are_listed_and_shown(server, job):
-    listed = {f"{model['name']}:{model['version']}": model for model in server.get("/v1/models")["items"]}
-    assert {"digits:1", "imagenet:1", "colours:1", "slow:1"} <= set(listed)
-    colours = server.get("/v1/models/colours")
-    assert set(colours) == MODEL_KEYS
-    assert server.get("/v1/models/colours:1")["content_digest"] == colours["content_digest"]
-    assert (colours["stage"], colours["labels"], colours["positive"], colours["runtime"]) == (
-        "live",
-        3,
-        ["red"],
-        "onnx",
-    )
-    assert "v1" in colours["default_for"]
-    assert colours["images"] >= 54
-    assert colours["ms_per_image"] > 0
-    assert listed["digits:1"]["default_for"] == ["forms"]
-    assert "digits" in refused(server.http.get("/v1/models/nobody"), 400, "unknown-model")
-
-
-def test_versions_live_side_by_side_and_are_promoted_without_a_restart(server, tmp_path):
-    workers = server.workers()
-    first = server.add_model(colour_model(tmp_path / "1", "two"))
-    assert (first["version"], first["stage"]) == ("1", "live")
-    swapped = colour_model(tmp_path / "2", "two", labels=("rouge", "vert", "bleu"))
-    second = server.add_model(swapped)
-    assert (second["version"], second["stage"]) == ("2", "candidate")
-    assert first["content_digest"] != second["content_digest"]
-    image = flat((180, 0, 0))
-
-    def label(model):
-        return server.submit(image, model=model, wait=20)["items"][0]["label"]
-
-    assert [label(model) for model in ("two", "two:1", "two:2")] == ["red", "red", "rouge"]
-    promoted = server.http.post("/v1/models/two:2/promote")
-    assert (promoted.status_code, promoted.json()["stage"]) == (200, "live")
-    assert [label(model) for model in ("two", "two:1", "two:2")] == ["rouge", "red", "rouge"]
-    assert server.get("/v1/models/two:1")["stage"] == "candidate"
-    again = server.add_model(swapped)
-    assert (again["version"], again["stage"]) == ("2", "live")
-    assert "two:VERSION" in refused(server.http.delete("/v1/models/two"), 400, "unknown-model")
-    assert server.http.delete("/v1/models/two:1").status_code == 204
-    refused(server.http.get("/v1/models/two:1"), 400, "unknown-model")
-    assert label("two") == "rouge"
-    assert server.http.delete("/v1/models/two").status_code == 204
-    refused(server.http.post("/v1/jobs?model=two", content=image), 400, "unknown-model")
-    assert server.workers() == workers
-
-
-def test_a_version_with_other_weights_is_a_conflict_and_other_words_are_none(server, tmp_path):
-    server.add_model(colour_model(tmp_path / "a", "fixed", "7"))
-    other = colour_model(tmp_path / "b", "fixed", "7", labels=("x", "y", "z"))
-    detail = refused(server.http.post("/v1/models", content=bundle(other)), 409, "model-exists")
-    assert "fixed:7" in detail
-    more = colour_model(tmp_path / "c", "fixed", "7", more='licence = "MIT"\npositive = ["blue"]')
-    assert server.add_model(more)["positive"] == ["blue"]
-    assert server.submit(flat((0, 0, 150)), model="fixed", wait=20)["items"][0]["found"] is True
-
-
-def test_one_weights_file_is_a_model_with_its_keys_in_the_query(server, tmp_path):
-    weights = channel_means(tmp_path / "w.onnx").read_bytes()
-    query = {"name": "bare", "version": "v1.0", "set": ['labels=["r","g","b"]', "input.size=[8,8]", "input.std=[25.5]"]}
-    answer = server.http.post("/v1/models", params=query, content=weights)
-    assert answer.status_code == 201, answer.text
-    assert (answer.json()["name"], answer.json()["version"], answer.json()["labels"]) == ("bare", "v1.0", 3)
-    assert server.submit(flat((0, 150, 0)), model="bare", wait=20)["items"][0]["label"] == "g"
-    refused(server.http.post("/v1/models", params={"set": "labels"}, content=weights), 400, "invalid-request")
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (("labels =", "lables ="), ("lables", "labels")),
-        (('file = "weights.onnx"', 'file = "missing.onnx"'), ("file", "missing.onnx")),
-        (('file = "weights.onnx"', 'file = "../weights.onnx"'), ("file", "directory")),
-        (("size = [8, 8]", 'size = [8, 8]\ncolor = "purple"'), ("input.color", "rgb")),
-        (("size = [8, 8]", 'size = [8, 8]\nlayout = "nhwc"'), ("input",)),
-        (("size = [8, 8]", 'size = [8, 8]\ndtype = "uint8"'), ("input.dtype",)),
-        (("'blue']", "'blue', 'pink']"), ("labels", "4", "3")),
-        ((", 'blue']", "]"), ("labels", "2", "3")),
-        (('name = "wrong"', 'name = "wr ong"'), ("name",)),
-        (('name = "wrong"', "name = [1]"), ("name",)),
-        (('name = "wrong"', 'name = "wrong"\nruntime = "python"'), ("runtime", "not built yet")),
-        (('name = "wrong"', 'name = "wrong'), ("TOML",)),
-    ],
-)
-def test_a_wrong_manifest_is_refused_with_the_key_and_the_cure(server, tmp_path, change, says):
-    directory = colour_model(tmp_path / "wrong", "wrong")
-    text = (directory / "model.toml").read_text()
-    assert change[0] in text
-    (directory / "model.toml").write_text(text.replace(*change))
-    detail = refused(server.http.post("/v1/models", content=bundle(directory)), 422, "invalid-manifest")
-    for word in says:
-        assert word in detail, detail
-    assert str(server.data) not in detail
-    refused(server.http.get("/v1/models/wrong"), 400, "unknown-model")
-
-
-def test_an_upload_that_is_no_model_is_refused(server, tmp_path):
-    good = colour_model(tmp_path / "m", "never")
-    manifest, weights = (good / "model.toml").read_bytes(), (good / "weights.onnx").read_bytes()
-    refused(server.http.post("/v1/models", content=b""), 400, "invalid-request")
-    whole = zipped([("model.toml", manifest), ("weights.onnx", weights)])
-    damaged = bytearray(whole)
-    damaged[80] ^= 0xFF
-    encrypted = bytearray(whole)
-    encrypted[6] |= 1
-    encrypted[whole.index(b"PK\x01\x02") + 8] |= 1
-    elsewhere = manifest.replace(b"labels = ", b"labels = 'labels.txt' #")
-    external = tmp_path / "external.onnx"
-    weighted_sum(external, np.ones((3, 3, 8, 8)), np.zeros(3), "../../secret.bin")
-    for body in (
-        b"no model at all",
-        zipped([]),
-        zipped([("readme.txt", b"x")]),
-        zipped([("model.toml", manifest)]),
-        zipped([("model.toml", manifest), ("weights.onnx", b"no weights")]),
-        zipped([("model.toml", manifest), ("../weights.onnx", weights)]),
-        zipped([("model.toml", manifest), ("/weights.onnx", weights)]),
-        zipped([("model.toml", manifest), ("weights.onnx", external.read_bytes())]),
-        zipped([("model.toml", b"\xff\xfe"), ("weights.onnx", weights)]),
-        zipped([("model.toml", elsewhere), ("weights.onnx", weights), ("labels.txt", b"\xff\xfe\xfd")]),
-        bytes(damaged),
-        bytes(encrypted),
-        whole[:-40],
-    ):  # fmt: skip
-        refused(server.http.post("/v1/models", content=body), 422, "invalid-manifest")
-    assert not list((server.data / "tmp").iterdir())
-
-
-def test_a_zip_of_the_directory_itself_is_as_good(server, tmp_path):
-    directory = colour_model(tmp_path / "m", "nested")
-    files = [(f"m/{file.name}", file.read_bytes()) for file in directory.iterdir()]
-    assert server.http.post("/v1/models", content=zipped(files)).status_code == 201
-
-
-def test_a_model_cannot_be_removed_while_its_tasks_wait(server, tmp_path):
-    server.add_model(slow_model(tmp_path / "m", "busy", 4001))
-    job = server.submit([(f"{n}", slow(8, n)) for n in range(10)], model="busy")["id"]
-    assert "busy:1" in refused(server.http.delete("/v1/models/busy"), 409, "model-in-use")
-    assert server.wait_job(job)["succeeded"] == 10
-    assert eventually(lambda: server.http.delete("/v1/models/busy").status_code == 204)
-    items = server.items(job)
-    assert {item["label"] for item in items} == {"red"}
-    assert not list((server.data / "models").glob("busy-*"))
-
-
-def test_defaults_are_shown_and_changed(server):
-    assert server.http.put("/v1/models/defaults/scan", params={"model": "digits"}).status_code == 200
-    assert server.get("/v1/models/defaults") == {
-        "v1": "colours",
-        "forms": "digits",
-        "scan": "digits",
-        "jobboard": "imagenet",
-    }
-    set_default = server.http.put
-    assert set_default("/v1/models/defaults/scan", params={"model": "colours:1"}).status_code == 200
-    assert server.get("/v1/models/defaults")["scan"] == "colours:1"
-    assert "scan" in server.get("/v1/models/colours")["default_for"]
-    refused(set_default("/v1/models/defaults/scan", params={"model": "nobody"}), 400, "unknown-model")
-    refused(set_default("/v1/models/defaults/nothing", params={"model": "colours"}), 400, "invalid-request")
-    refused(set_default("/v1/models/defaults/scan"), 400, "invalid-request")
-
-
-# -- a server without workers --------------------------------------------------------------------------------------------------
-
-
-def test_what_waits_is_counted_and_events_that_are_no_longer_kept_are_a_reset(tmp_path):
-    with RunningServer(tmp_path / "data", workers=0) as running:
-        for n in range(3):
-            running.submit(picture(n), model="digits")
-        stats = running.get("/v1/stats")
-        assert (stats["queued"], stats["workers"], stats["p95_ms"]) == (3, 0, None)
-        (lane,) = stats["by_lane"]
-        assert lane == {**lane, "model": "digits:1", "queued": 3}
-        assert set(lane) == {"lane", "model", "queued", "oldest_s"}
-        assert 0 <= lane["oldest_s"] < 60
-        running.stop()
-        with sqlite3.connect(running.data / "record.db") as record:
-            newest = record.execute("SELECT max(seq) FROM event").fetchone()[0]
-            record.execute("DELETE FROM event WHERE seq < ?", (newest,))
-        record.close()
-        running.start()
-        watcher = Watcher(running, 1)
-        eventually(lambda: watcher.resets)
-        watcher.end()
-        kept = Watcher(running, newest - 1)
-        eventually(lambda: kept.events)
-        kept.end()
-        assert (kept.resets, kept.events[0]["seq"]) == (0, newest)
-        running.stop()
