@@ -46,6 +46,7 @@ def heard(hub: HubState, link: WorkerLink, message: wire.FromWorker, payload: by
             _begun(hub, link, number)
         case wire.Done():
             answers.done(hub, link, message)
+            _begun(hub, link, message.begun)
         case wire.Looked():
             looks.looked(hub, link, message, payload)
         case wire.Beat(memory_mb):

@@ -85,7 +85,7 @@ class HubState:
 
     def clock(self) -> float:
         """The loop's clock, seconds."""
-        return asyncio.get_running_loop().time()
+        return self.loop.time()
 
     async def reload_catalog(self) -> None:
         """Read the models anew."""

@@ -47,7 +47,7 @@ class _Item:
 
     def __init__(self) -> None:
         self.tensor: NDArray[Any] | None = None
-        self.decoded: Decoded | None = None
+        self.facts = ("", 0, 0)  # media type, width, height
         self.digest = b""
         self.size = 0
         self.ms = 0.0
@@ -66,9 +66,9 @@ class _Item:
             scores=scores,
             error_kind="" if self.finished else error.code,
             error="" if self.finished else error.message,
-            width=self.decoded.width if self.decoded else 0,
-            height=self.decoded.height if self.decoded else 0,
-            media_type=self.decoded.media_type if self.decoded else "",
+            media_type=self.facts[0],
+            width=self.facts[1],
+            height=self.facts[2],
             run_ms=self.ms,
             digest=self.digest,
             size=self.size,
@@ -165,7 +165,8 @@ class Engine:
                 _check_size(len(data), max_bytes)
             decoded = decode(data, max_pixels)
             item.tensor = self._preparer(decoded)
-            item.decoded = decoded._replace(pixels=decoded.pixels[:0])  # the pixels themselves can go now
+            # Not the pixels, nor a view of them: their memory is what the next image is decoded into.
+            item.facts = (decoded.media_type, decoded.width, decoded.height)
         except ImageError as error:
             item.fail(error)
         except MemoryError:

@@ -88,6 +88,7 @@ async def _serve(
         http="httptools",
         ws="none",
         server_header=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=3,
         timeout_keep_alive=75,
     )

@@ -143,11 +143,7 @@ class SubmitRoute:
             return encode(job_out(row))
         ended: Ended | None = None
         if row.finished_at is None or waiting.done():
-            try:
-                ended = await asyncio.wait_for(asyncio.shield(waiting), wait)
-            except (TimeoutError, asyncio.CancelledError):
-                if waiting.cancelled() and not self._hub.draining:
-                    raise
+            ended = await _within(waiting, wait)
         if ended is not None and ended.item is not None:
             return encode(job_out(ended.job, items=[item_view_out(self._hub, ended.item)]))
         return await self._hub.read(lambda: self._read_back(row.id, ended.job if ended else row))
@@ -158,6 +154,12 @@ class SubmitRoute:
             views = reader.views.items(ItemFilter(self._hub.settings.project, job=job), ITEMS_IN_ANSWER)
         row, running = found or (fallback, 0)
         return encode(job_out(row, running, [item_view_out(self._hub, view) for view in views]))
+
+
+async def _within(waiting: asyncio.Future[Ended], seconds: float) -> Ended | None:
+    """What the future gives in time; None when it does not, or when the server ends."""
+    await asyncio.wait((waiting,), timeout=seconds)
+    return waiting.result() if waiting.done() and not waiting.cancelled() else None
 
 
 def item_view_out(hub: Hub, view: ItemView) -> ItemOut:

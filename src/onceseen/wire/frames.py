@@ -32,7 +32,14 @@ class Decoder:
         Raises:
             AbsurdFrameError: an announced size is over the limits; the stream cannot be read on.
         """
-        rest = memoryview(data)
+        place = 0
+        if self._header is None and not self._head:
+            # The common case: whole small frames, answers of workers.
+            while (end := frame_end(data, place)) is not None:
+                header_end = place + PREFIX.size + sizes(data, place)[0]
+                yield Frame(data[place + PREFIX.size : header_end], data[header_end:end])
+                place = end
+        rest = memoryview(data)[place:]
         while rest:
             if self._header is None:
                 rest = self._take_head(rest)
@@ -65,12 +72,20 @@ class Decoder:
         return rest[len(taken) :]
 
 
-def sizes(prefix: bytes | bytearray) -> tuple[int, int]:
+def sizes(prefix: bytes | bytearray, place: int = 0) -> tuple[int, int]:
     """Header and payload length in bytes, checked against the limits."""
-    header_size, payload_size = PREFIX.unpack_from(prefix)
+    header_size, payload_size = PREFIX.unpack_from(prefix, place)
     if header_size > MAX_HEADER or payload_size > MAX_PAYLOAD:
         raise AbsurdFrameError(f"a frame of {header_size} + {payload_size} bytes")
     return header_size, payload_size
+
+
+def frame_end(data: bytes, place: int) -> int | None:
+    """Where the frame that begins at `place` ends; None when `data` does not hold all of it."""
+    if len(data) - place < PREFIX.size:
+        return None
+    end = place + PREFIX.size + sum(sizes(data, place))
+    return end if end <= len(data) else None
 
 
 def buffers_of(header: bytes, payload: Sequence[bytes]) -> list[bytes]:

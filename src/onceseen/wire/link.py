@@ -79,10 +79,11 @@ class Answer(Message, frozen=True):
 
 
 class Done(Message, frozen=True):
-    """The lease is finished; answers in the order of its images."""
+    """The lease is finished; answers in the order of its images. `begun`: the lease that is started now, 0 for none."""
 
     lease: int
     answers: list[Answer]
+    begun: int = 0
 
 
 class Looked(Message, frozen=True):

@@ -24,7 +24,7 @@ from onceseen.errors import InvalidManifest, OnceseenError, SettingsError
 from onceseen.inference.look import look
 from onceseen.inference.manifest import Manifest, from_json
 from onceseen.inference.run import Engine
-from onceseen.ports.link import Frame, Stream
+from onceseen.ports.link import Stream
 from onceseen.ports.runtime import Runtime
 from onceseen.wire import link as wire
 
@@ -33,6 +33,9 @@ log = structlog.get_logger()
 BEAT_SECONDS = 1.0
 RETRY_SECONDS = 0.1
 PATIENCE_SECONDS = 60.0
+Taken = tuple[wire.FromServer | None, bytes]
+END: Taken = (None, b"")
+"""The link's end, or ours."""
 
 
 class Limits(NamedTuple):
@@ -72,15 +75,17 @@ class Worker:
         self._engines: dict[bytes, Engine] = {}
         self._refused: dict[bytes, str] = {}  # lane -> why its model did not load
         self._ending = False
-        self._inbox: queue.SimpleQueue[tuple[Stream, Frame | None]] = queue.SimpleQueue()
-        self._looks: deque[tuple[Stream, Frame]] = deque()
+        self._inbox: queue.SimpleQueue[Taken] = queue.SimpleQueue()
+        self._looks: deque[tuple[wire.Look, bytes]] = deque()
+        self._next: Taken | None = None  # taken from the inbox ahead of its turn
+        self._begun = 0  # the lease whose Begin has been sent already
         self._stream: Stream | None = None
 
     def end(self) -> None:
         """Finish the batch in hand, say bye, stop. Safe in a signal handler."""
         self._ending = True
         if self._stream is not None:
-            self._inbox.put((self._stream, None))
+            self._inbox.put(END)
 
     def run(self) -> int:
         """The exit code: 0 when it was told to end, 1 when there was no server for too long."""
@@ -134,32 +139,35 @@ class Worker:
         """The reading thread: keeps the link's buffers empty, so that the next batch is here when this one is done."""
         inbox, looks = self._inbox, self._looks
         while (frame := stream.receive()) is not None:
-            if isinstance(wire.decode_from_server(frame.header), wire.Look):
-                looks.append((stream, frame))
-            inbox.put((stream, frame))
-        inbox.put((stream, None))
+            message = wire.decode_from_server(frame.header)
+            if isinstance(message, wire.Look):
+                looks.append((message, frame.payload))
+            inbox.put((message, frame.payload))
+        inbox.put(END)
 
     def _work(self, stream: Stream) -> None:
+        self._next, self._begun = None, 0
         while not self._ending:
-            owner, frame = self._inbox.get()
-            if frame is None or owner is not stream:
+            taken, self._next = self._next or self._inbox.get(), None
+            if taken is END:
                 return
+            message, payload = taken
             while self._looks:  # somebody waits for a picture: before the batches
-                self._look(*self._looks.popleft())
-            message = wire.decode_from_server(frame.header)
+                self._look(stream, *self._looks.popleft())
             match message:
                 case wire.Batch():
-                    self._batch(stream, message, frame.payload)
+                    self._batch(stream, message, payload)
                 case wire.Load(lane, directory, manifest):
                     self._load(stream, lane, Path(directory), from_json(manifest))
                 case wire.Unload(lane):
                     if engine := self._engines.pop(lane, None):
                         engine.close()
-                case wire.Welcome() | wire.Look() | wire.Kill():
+                case wire.Welcome() | wire.Look() | wire.Kill() | None:
                     pass
 
     def _batch(self, stream: Stream, batch: wire.Batch, payload: bytes) -> None:
-        stream.send(wire.encode(wire.Begin(batch.lease)))
+        if batch.lease != self._begun:
+            stream.send(wire.encode(wire.Begin(batch.lease)))
         engine = self._engines.get(batch.lane)
         if engine is None:
             reason = self._refused.get(batch.lane, "The worker does not have this model.")
@@ -175,7 +183,17 @@ class Worker:
                     images.append(view[place : place + image.size])
                     place += image.size
             answers = engine.answer(images, self._limits.max_pixels, self._limits.max_bytes)
-        stream.send(wire.encode(wire.Done(batch.lease, answers)))
+        stream.send(wire.encode(wire.Done(batch.lease, answers, self._begin_next())))
+
+    def _begin_next(self) -> int:
+        """The lease that follows at once, if one is here: its Begin travels with this batch's Done and wakes nobody twice."""
+        try:
+            self._next = self._inbox.get_nowait()
+        except queue.Empty:
+            return 0
+        message = self._next[0]
+        self._begun = message.lease if isinstance(message, wire.Batch) and not (self._looks or self._ending) else 0
+        return self._begun
 
     def _load(self, stream: Stream, lane: bytes, directory: Path, manifest: Manifest) -> None:
         engine = self._engines.get(lane)
@@ -190,11 +208,9 @@ class Worker:
             self._refused.pop(lane, None)
             stream.send(wire.encode(wire.Ready(lane, engine.ms)))
 
-    def _look(self, stream: Stream, frame: Frame) -> None:
-        wanted = wire.decode_from_server(frame.header)
-        assert isinstance(wanted, wire.Look)
+    def _look(self, stream: Stream, wanted: wire.Look, image: bytes) -> None:
         try:
-            looked, thumbnail = look(frame.payload, wanted)
+            looked, thumbnail = look(image, wanted)
         except OnceseenError as error:
             looked, thumbnail = wire.Looked(wanted.look, error_kind=error.code, error=error.message), b""
         stream.send(wire.encode(looked), [thumbnail] if thumbnail else [])
