@@ -29,6 +29,7 @@ def done(hub: HubState, link: WorkerLink, message: Done) -> None:
         link.leases[lease.number] = lease
         link.link.close()
         return
+    link.pump()
     state = hub.dispatcher.lane(lease.lane)
     finished_at = now()
     model = hub.catalog.of_lane(lease.lane)

@@ -10,13 +10,11 @@ from typing import NamedTuple
 
 from onceseen.domain.task import Head
 from onceseen.flow.work import ClaimWish
-from onceseen.hub.links import WorkerLink
-from onceseen.hub.units import LaneState, Unit
+from onceseen.hub.links import BATCH_MS, WorkerLink
+from onceseen.hub.units import BATCH_BYTES, LaneState, Unit
 
 HELD_MS = 100.0
-BATCH_MS = 50.0
 BATCH_IMAGES = 64
-BATCH_BYTES = 16 << 20
 STAY_SECONDS = 1.0
 OLDEST_EVERY = 8
 
@@ -110,9 +108,13 @@ class Dispatcher:
             wishes.append(ClaimWish(lane, n, oldest))
         return wishes
 
+    def batch_images(self, cost_ms: float) -> int:
+        """Images in one batch at most."""
+        return max(1, min(BATCH_IMAGES, int(BATCH_MS / cost_ms)))
+
     def batches(self, units: Iterable[Unit], cost_ms: float) -> list[list[Unit]]:
         """Cut units into batches; a suspect runs alone."""
-        at_most = max(1, min(BATCH_IMAGES, int(BATCH_MS / cost_ms)))
+        at_most = self.batch_images(cost_ms)
         found: list[list[Unit]] = []
         current: list[Unit] = []
         size = 0

@@ -10,6 +10,8 @@ from onceseen.wire import link as wire
 
 log = structlog.get_logger()
 
+BATCH_MS = 50.0
+"""Work in one batch at most; a worker holds one that it runs and one that waits (RECORD.md 4.3)."""
 MODELS_A_WORKER = 4
 """Models a worker keeps loaded; the one used longest ago makes room."""
 
@@ -92,20 +94,42 @@ class WorkerLink:
         place = self.hub.place_of(lane)
         if place is None:
             return False
-        while len(self.loaded) >= MODELS_A_WORKER:
-            oldest = next(iter(self.loaded))
+        busy = {lease.lane for lease in self.leases.values()}
+        for oldest in [known for known in self.loaded if known not in busy][: len(self.loaded) - MODELS_A_WORKER + 1]:
             del self.loaded[oldest]
             self.send(wire.Unload(oldest))
         self.loaded[lane] = False
         self.send(wire.Load(lane, *place))
         return True
 
-    def lease(self, lane: bytes, units: list[Unit], cost_ms: float) -> None:
-        """Hand the worker one batch."""
-        self._numbers += 1
-        lease = Lease(self._numbers, lane, units, cost_ms * len(units))
-        self.leases[lease.number] = lease
-        images = [wire.ImageRef(path=unit.path) if unit.path else wire.ImageRef(unit.size) for unit in units]
-        self.send(wire.Batch(lease.number, lane, images), [unit.data for unit in units if unit.data])
-        for unit in units:
+    def lease(self, lane: bytes, units: list[Unit], cost_ms: float, at_most: int) -> None:
+        """Hand the worker one batch. While it has enough to do, the batch stays here and may grow to `at_most` images.
+
+        So a lone image leaves at once, and under load one message, one wake-up and one answer serve several.
+        """
+        last = next(reversed(self.leases.values()), None)
+        if last is not None and not last.is_sent and last.lane == lane and last.has_room(units, at_most):
+            last.units += units
+            last.cost_ms += cost_ms * len(units)
+        else:
+            self._numbers += 1
+            self.leases[self._numbers] = Lease(self._numbers, lane, units, cost_ms * len(units))
+        self.pump()
+
+    def pump(self) -> None:
+        """Send batches until the worker holds one batch's worth of work."""
+        sent_ms = sum(lease.cost_ms for lease in self.leases.values() if lease.is_sent)
+        for lease in self.leases.values():
+            if lease.is_sent:
+                continue
+            if sent_ms >= BATCH_MS:
+                return
+            self._send_batch(lease)
+            sent_ms += lease.cost_ms
+
+    def _send_batch(self, lease: Lease) -> None:
+        lease.is_sent = True
+        images = [wire.ImageRef(path=unit.path) if unit.path else wire.ImageRef(unit.size) for unit in lease.units]
+        self.send(wire.Batch(lease.number, lease.lane, images), [unit.data for unit in lease.units if unit.data])
+        for unit in lease.units:
             unit.data = None  # it travels once; another attempt reads it from the store

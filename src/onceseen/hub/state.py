@@ -160,7 +160,7 @@ class HubState:
         if self.draining or link.left or link.hello is None or link.hello.id not in self.links or not link.load(lane):
             return False
         for batch in self.dispatcher.batches(units, state.cost_ms):
-            link.lease(lane, batch, state.cost_ms)
+            link.lease(lane, batch, state.cost_ms, self.dispatcher.batch_images(state.cost_ms))
         return True
 
     def feed_local(self) -> None:

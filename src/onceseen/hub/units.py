@@ -1,6 +1,7 @@
 """Images on their way through workers: what the hub keeps in memory about each, from its lease to its settlement."""
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -8,6 +9,9 @@ from onceseen.domain.machine import Blame
 from onceseen.domain.task import Claimed
 from onceseen.flow.work import LocalFile
 from onceseen.wire.link import Answer, Looked
+
+BATCH_BYTES = 16 << 20
+"""Bytes of images in one batch at most."""
 
 
 @dataclass(slots=True, eq=False)
@@ -58,7 +62,7 @@ def claimed_unit(lane: bytes, task: Claimed) -> Unit:
 
 @dataclass(slots=True, eq=False)
 class Lease:
-    """A batch that one worker holds."""
+    """A batch that one worker holds, or will hold: until it is sent it may grow."""
 
     number: int
     lane: bytes
@@ -66,6 +70,13 @@ class Lease:
     cost_ms: float
     begun_at: int | None = None  # microseconds since 1970
     deadline: float | None = None  # the loop's clock, seconds
+    is_sent: bool = False
+
+    def has_room(self, units: Sequence[Unit], at_most: int) -> bool:
+        """Whether these may come along: not too many, not too large, and a suspect runs alone."""
+        everyone = [*self.units, *units]
+        size = sum(unit.size for unit in everyone)
+        return len(everyone) <= at_most and size <= BATCH_BYTES and not any(unit.suspect for unit in everyone)
 
 
 @dataclass(slots=True)
