@@ -14,6 +14,8 @@ HIDDEN_FOLDERS = frozenset({"__MACOSX"})
 
 def clean_name(name: str, fallback: str = "image") -> str:
     """A name as the record keeps it: one line of text without control characters, at most 1,000 characters, its end kept."""
+    if name.isprintable() and len(name) <= MAX_NAME:
+        return name.strip() or fallback
     text = "".join(
         character if character.isprintable() else "\ufffd" for character in name.encode(errors="replace").decode()
     )

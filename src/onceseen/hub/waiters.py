@@ -21,15 +21,15 @@ class Waiters:
     """Futures by job, resolved when the transaction that ended the job is committed."""
 
     def __init__(self) -> None:
-        self._by_job: dict[bytes, list[asyncio.Future[Ended]]] = {}
+        self._by_job: dict[bytes, list[asyncio.Future[Ended | None]]] = {}
 
-    def expect(self, job: bytes) -> asyncio.Future[Ended]:
-        """A future of the job's end; ask for it before the job can end."""
-        future: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+    def expect(self, job: bytes) -> asyncio.Future[Ended | None]:
+        """A future of the job's end, None when the hub ends first; ask for it before the job can end."""
+        future: asyncio.Future[Ended | None] = asyncio.get_running_loop().create_future()
         self._by_job.setdefault(job, []).append(future)
         return future
 
-    def forget(self, job: bytes, future: asyncio.Future[Ended]) -> None:
+    def forget(self, job: bytes, future: asyncio.Future[Ended | None]) -> None:
         """Nobody waits for this future any more."""
         future.cancel()
         waiting = self._by_job.get(job)
@@ -63,7 +63,8 @@ class Waiters:
         """The hub ends: nobody need wait any longer."""
         for futures in self._by_job.values():
             for future in futures:
-                future.cancel()
+                if not future.done():
+                    future.set_result(None)
         self._by_job.clear()
 
 

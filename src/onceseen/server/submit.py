@@ -6,6 +6,7 @@ An unreadable image is a failed item, never an HTTP error; an error here means t
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from functools import lru_cache
 from urllib.parse import parse_qs, unquote_to_bytes
 
 import structlog
@@ -41,8 +42,8 @@ class SenderLost(Exception):
 class Asked:
     """The query of one request, checked."""
 
-    def __init__(self, scope: Scope) -> None:
-        query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+    def __init__(self, text: bytes) -> None:
+        query = parse_qs(text.decode("latin-1"), keep_blank_values=True)
         unknown = sorted(set(query) - KNOWN)
         if unknown:
             raise InvalidRequest(f"`{unknown[0]}` is no parameter of this call; known are {', '.join(sorted(KNOWN))}.")
@@ -57,6 +58,10 @@ class Asked:
             raise InvalidRequest(f"`frames` = {values['frames']!r} is not built yet; only `first` is.")
 
 
+asked_by = lru_cache(maxsize=256)(Asked)
+"""A client that sends one image after another asks the same each time."""
+
+
 class SubmitRoute:
     """ASGI application of one path and method."""
 
@@ -67,9 +72,9 @@ class SubmitRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Receive, make durable, answer 201."""
         submission: Submission | None = None
-        waiting: asyncio.Future[Ended] | None = None
+        waiting: asyncio.Future[Ended | None] | None = None
         try:
-            asked = Asked(scope)
+            asked = asked_by(scope["query_string"])
             kind = header(scope, b"content-type").partition(";")[0].strip().lower()
             priority = asked.priority
             if priority < 0:
@@ -137,7 +142,7 @@ class SubmitRoute:
         if size:
             await submission.add(name, parts[0] if len(parts) == 1 else b"".join(parts))
 
-    async def _answer(self, row: JobRow, waiting: asyncio.Future[Ended] | None, wait: float) -> bytes:
+    async def _answer(self, row: JobRow, waiting: asyncio.Future[Ended | None] | None, wait: float) -> bytes:
         """The job; after a wait also its first items."""
         if waiting is None:
             return encode(job_out(row))
@@ -156,10 +161,18 @@ class SubmitRoute:
         return encode(job_out(row, running, [item_view_out(self._hub, view) for view in views]))
 
 
-async def _within(waiting: asyncio.Future[Ended], seconds: float) -> Ended | None:
+async def _within(waiting: asyncio.Future[Ended | None], seconds: float) -> Ended | None:
     """What the future gives in time; None when it does not, or when the server ends."""
-    await asyncio.wait((waiting,), timeout=seconds)
-    return waiting.result() if waiting.done() and not waiting.cancelled() else None
+    timer = asyncio.get_running_loop().call_later(seconds, _give_up, waiting)
+    try:
+        return await waiting
+    finally:
+        timer.cancel()
+
+
+def _give_up(waiting: asyncio.Future[Ended | None]) -> None:
+    if not waiting.done():
+        waiting.set_result(None)
 
 
 def item_view_out(hub: Hub, view: ItemView) -> ItemOut:
