@@ -144,7 +144,7 @@ def children_of(pid: int) -> list[int]:
 
 def posts(model: str, name: str, images: list[bytes], seconds: float, concurrency: int) -> dict[str, float]:
     """Single posts against a server of its own."""
-    with tempfile.TemporaryDirectory(dir=".") as data:
+    with tempfile.TemporaryDirectory(dir=".", prefix="bench-") as data:
         add = [sys.executable, "-m", "onceseen", "models", "add", model, "--data", data]
         subprocess.run(add, check=True, stdout=subprocess.DEVNULL)
         command = [sys.executable, "-m", "onceseen", "up", "--data", data, "--port", "0", "--no-samples", "--quiet"]
@@ -172,7 +172,7 @@ def posts(model: str, name: str, images: list[bytes], seconds: float, concurrenc
 
 def fdatasync_ms() -> float:
     """The disk's price of one group commit, median."""
-    with tempfile.NamedTemporaryFile(dir=".") as file:
+    with tempfile.NamedTemporaryFile(dir=".", prefix="bench-") as file:
         times = []
         for _ in range(50):
             file.write(b"x" * 4096)

@@ -193,7 +193,9 @@ def test_a_file_that_vanishes_meanwhile_fails_alone(onceseen, models, tmp_path):
     assert process.stdout is not None
     first = process.stdout.readline()
     (files / "29.png").unlink()
-    out, _ = process.communicate(timeout=30)
+    out = process.stdout.read()  # not communicate(): it would pass over what readline() has read ahead
+    process.wait(timeout=30)
+    process.stdout.close()
     results = [json.loads(line) for line in (first + out).splitlines()]
     assert len(results) == 30
     assert process.returncode == 1
@@ -248,7 +250,11 @@ def test_ctrl_c_keeps_what_is_done_and_ends_with_130(models, onceseen, tmp_path)
     first = process.stdout.readline()
     began = time.monotonic()
     os.killpg(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    assert process.stderr is not None
+    out, err = process.stdout.read(), process.stderr.read()  # stderr is a few lines: it cannot fill its pipe
+    process.wait(timeout=20)
+    process.stdout.close()
+    process.stderr.close()
     assert process.returncode == 130, err
     assert time.monotonic() - began < 10
     assert "Traceback" not in err

@@ -1,6 +1,7 @@
 """The life of links: who joins, who is alive, what a death means (RECORD.md section 5)."""
 
 import asyncio
+from contextlib import suppress
 from typing import assert_never
 
 import structlog
@@ -201,7 +202,8 @@ async def sweeps(hub: HubState) -> None:
     """Once a second, what nobody else will do."""
     rounds = 0
     while True:
-        await asyncio.sleep(SWEEP_SECONDS if not hub.controlled else 0)
+        with suppress(TimeoutError):  # a cancel, delete or retry is followed at once
+            await asyncio.wait_for(hub.controlled.wait(), SWEEP_SECONDS)
         rounds += 1
         try:
             await sweep_once(hub, hourly=rounds % 3600 == 1)
@@ -223,9 +225,11 @@ async def sweep_once(hub: HubState, *, hourly: bool = False) -> None:
             tx.events.prune(now() - int(hub.settings.event_days * DAY))
         return bool(jobs), [row for job in done if (row := tx.jobs.get(job)) is not None]
 
-    hub.controlled, ended = await hub.writer.call(transact)
+    hub.controlled.clear()
+    more, ended = await hub.writer.call(transact)
     hub.waiters.tell_jobs(row for row in ended if row.finished_at is not None)
-    if hub.controlled:
+    if more:
+        hub.controlled.set()
         hub.signal.notify(TOPIC)
         await hub.refresh_heads()
     if hourly:

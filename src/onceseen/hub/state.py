@@ -75,7 +75,7 @@ class HubState:
         self.open_jobs: set[bytes] = set()
         self.joined = asyncio.Event()
         self.check_held = False
-        self.controlled = False
+        self.controlled = asyncio.Event()
         self.draining = False
         self.stopped = False
         self._peek_stack = ExitStack()

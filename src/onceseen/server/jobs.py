@@ -96,7 +96,7 @@ async def delete_job(hub: TheHub, job: str) -> Response:
 
 async def _ask(hub: Hub, job: str, what: Control) -> Response:
     row = await hub.writer.call(lambda tx: control.ask(tx, job_id(job), what, now()))
-    hub.controlled = True
+    hub.controlled.set()
     return json(job_out(row))
 
 
