@@ -20,7 +20,7 @@ from onceseen.domain.machine import INNOCENT
 from onceseen.flow import group as flow_group
 from onceseen.flow import sweep
 from onceseen.flow.work import Group, Outcome
-from onceseen.hub import answers, reception
+from onceseen.hub import answers, chores, reception
 from onceseen.hub.dispatch import Plan
 from onceseen.hub.links import WorkerLink
 from onceseen.hub.settings import HubSettings
@@ -67,7 +67,7 @@ class Hub(HubState):
         await self.writer.call(begin)
         await self.reload_catalog()
         self._tasks.append(asyncio.create_task(reception.watch(self)))
-        self._tasks.append(asyncio.create_task(reception.sweeps(self)))
+        self._tasks.append(asyncio.create_task(chores.run(self)))
         self.writer.wake()
 
     def drain(self) -> None:

@@ -1,18 +1,15 @@
 """The life of links: who joins, who is alive, what a death means (RECORD.md section 5)."""
 
 import asyncio
-from contextlib import suppress
 from typing import assert_never
 
 import structlog
 
 from onceseen.domain.events import TOPIC, WORKER_JOINED, WORKER_LEFT, NewEvent
 from onceseen.domain.ids import now, text_of
-from onceseen.domain.job import JobRow
 from onceseen.domain.machine import INNOCENT, Blame
 from onceseen.domain.views import WorkerRow
 from onceseen.errors import UnknownModel
-from onceseen.flow import control, sweep
 from onceseen.hub import answers, looks
 from onceseen.hub.links import WorkerLink
 from onceseen.hub.state import HubState
@@ -23,11 +20,9 @@ from onceseen.wire.http import encode_text
 log = structlog.get_logger()
 
 WATCH_SECONDS = 0.25
-SWEEP_SECONDS = 1.0
 LOAD_DEATHS = 3
 LOAD_SECONDS = 60.0
 """Silence that is allowed while a model is loaded: a runtime may hold the interpreter's lock all the while."""
-DAY = 86_400_000_000  # microseconds
 
 
 def heard(hub: HubState, link: WorkerLink, message: wire.FromWorker, payload: bytes) -> None:
@@ -196,45 +191,6 @@ def _frozen(hub: HubState, link: WorkerLink, why: str) -> None:
     del hub.links[link.hello.id]
     _bury(hub, link, Blame(begun=True, death=True, why=why))
     link.link.close()
-
-
-async def sweeps(hub: HubState) -> None:
-    """Once a second, what nobody else will do."""
-    rounds = 0
-    while True:
-        with suppress(TimeoutError):  # a cancel, delete or retry is followed at once
-            await asyncio.wait_for(hub.controlled.wait(), SWEEP_SECONDS)
-        rounds += 1
-        try:
-            await sweep_once(hub, hourly=rounds % 3600 == 1)
-        except Exception as error:
-            log.warning("sweep.failed", error=str(error))
-            await asyncio.sleep(SWEEP_SECONDS)
-
-
-async def sweep_once(hub: HubState, *, hourly: bool = False) -> None:
-    """One round of the sweep."""
-    hub.check_held = True
-    hub.writer.wake()
-
-    def transact(tx: Transaction) -> tuple[bool, list[JobRow]]:
-        sweep.broken_off(tx, hub.me, hub.open_jobs)
-        jobs = tx.jobs.controlled()
-        done = [job.id for job in jobs if control.step(tx, job, now())]
-        if hourly:
-            tx.events.prune(now() - int(hub.settings.event_days * DAY))
-        return bool(jobs), [row for job in done if (row := tx.jobs.get(job)) is not None]
-
-    hub.controlled.clear()
-    more, ended = await hub.writer.call(transact)
-    hub.waiters.tell_jobs(row for row in ended if row.finished_at is not None)
-    if more:
-        hub.controlled.set()
-        hub.signal.notify(TOPIC)
-        await hub.refresh_heads()
-    if hourly:
-        gone = await hub.writer.call(lambda tx: sweep.forgotten_images(tx, now()))
-        await hub.read(lambda: hub.blobs.delete(gone))
 
 
 def dismiss(hub: HubState) -> None:
