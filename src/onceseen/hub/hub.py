@@ -17,6 +17,7 @@ import structlog
 from onceseen.domain.events import TOPIC
 from onceseen.domain.ids import now
 from onceseen.domain.machine import INNOCENT
+from onceseen.errors import StoreError
 from onceseen.flow import group as flow_group
 from onceseen.flow import sweep
 from onceseen.flow.work import Group, Outcome
@@ -130,6 +131,10 @@ class Hub(HubState):
         return flow_group.commit(tx, group, self.me, self.catalog, now(), self.settings.max_deaths)
 
     def _gather(self) -> tuple[Group, list[Pending]]:
+        for pending in [waiting for waiting in self.outbox.chunks if waiting.is_orphan]:
+            self.outbox.chunks.remove(pending)
+            answers.drop_early(self, pending)
+            fail(pending.done, StoreError("An earlier part of the submission was refused; send it again."))
         group, pendings = self.outbox.take()
         if self.check_held:
             group.held, self.check_held = set(self.held), False

@@ -67,6 +67,7 @@ class Submission:
         self._n = 0
         self._sent = 0
         self._flying: list[asyncio.Future[Outcome]] = []
+        self._last: asyncio.Future[Outcome] | None = None
         hub.open_jobs.add(self.head.id)
 
     @property
@@ -183,6 +184,7 @@ class Submission:
         chunk = Chunk(self.head, self._entries, first=self._sent == 0, last=last)
         self._sent += 1
         pending = Pending(chunk, self._blobs, asyncio.get_running_loop().create_future(), self._size, self._early)
+        pending.after, self._last = self._last, pending.done
         hub.pending_bytes += self._size
         pending.done.add_done_callback(lambda _: _landed(hub, pending))
         self._entries, self._blobs, self._early, self._size = [], {}, [], 0

@@ -34,13 +34,28 @@ RETRY_SECONDS = 0.5
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """A chunk on its way into the record. `blobs`: digest -> bytes that came with it."""
+    """A chunk on its way into the record.
+
+    Attributes:
+        blobs: digest -> bytes that came with it.
+        done: the outcome of its transaction.
+        size: bytes of its images.
+        early: its images that workers have begun already.
+        after: `done` of the chunk before it in the same job.
+    """
 
     chunk: Chunk
     blobs: dict[bytes, bytes]
     done: asyncio.Future[Outcome]
     size: int = 0
     early: list[Unit] = field(default_factory=list)
+    after: asyncio.Future[Outcome] | None = None
+
+    @property
+    def is_orphan(self) -> bool:
+        """Whether the chunk before it was refused: its items would belong to no job."""
+        before = self.after
+        return before is not None and before.done() and (before.cancelled() or before.exception() is not None)
 
 
 class PackStage:
