@@ -1,6 +1,7 @@
 """Logs: one named event per state change, ids as fields; on stderr, so that stdout carries results only."""
 
 import logging
+import os
 import sys
 from contextlib import suppress
 from typing import TextIO, cast
@@ -12,13 +13,23 @@ class _Stderr:
     """stderr, where nobody reads it any more: a log line that is lost must not stop what was about to happen."""
 
     def write(self, text: str) -> int:
-        with suppress(OSError, ValueError):
+        try:
             sys.stderr.write(text)
+        except (OSError, ValueError):
+            silence(sys.stderr)
         return len(text)
 
     def flush(self) -> None:
-        with suppress(OSError, ValueError):
+        try:
             sys.stderr.flush()
+        except (OSError, ValueError):
+            silence(sys.stderr)
+
+
+def silence(stream: TextIO) -> None:
+    """Nobody reads a stream any more: what it still holds must not be an error again at the end of the process."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def configure(*, quiet: bool = False, process: str = "") -> None:

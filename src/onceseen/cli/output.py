@@ -78,6 +78,8 @@ class Printer:
             sys.stdout.write(encode_text(result) + "\n")
         elif self._form is Form.CSV:
             self._csv.writerow([cell(value) for value in _row(result)])
+        if self._form is not Form.TABLE:
+            sys.stdout.flush()  # as they come, also into a pipe
         else:
             score = "" if result.score is None else f"{result.score:.3f}"
             reason = result.error["message"] if result.error else ""

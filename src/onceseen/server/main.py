@@ -23,7 +23,7 @@ from onceseen.hub.gauges import Gauges
 from onceseen.hub.hub import Hub
 from onceseen.hub.models import add_bundled
 from onceseen.hub.submission import Request, Submission
-from onceseen.log import configure
+from onceseen.log import configure, silence
 from onceseen.ports.database import Transaction
 from onceseen.process import end_with
 from onceseen.server.app import build_app
@@ -125,8 +125,8 @@ async def _greet(hub: Hub, settings: Settings, server: uvicorn.Server, url: str,
     try:
         sys.stdout.write(f"Onceseen is ready on {url}\n")
         sys.stdout.flush()
-    except OSError:  # nobody reads it; at the end of the process it must not be tried again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:
+        silence(sys.stdout)
 
 
 async def _classify_samples(hub: Hub) -> None:

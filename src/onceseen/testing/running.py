@@ -37,7 +37,7 @@ def environment(**more: str) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("ONCESEEN_") or name.startswith("ONCESEEN_TEST_")
+        if (not name.startswith("ONCESEEN_") or name.startswith("ONCESEEN_TEST_")) and name != "PYTHONUNBUFFERED"
     }
     source = str(Path(__file__).parents[2])
     kept["PYTHONPATH"] = os.pathsep.join([source, *filter(None, [kept.get("PYTHONPATH")])])
