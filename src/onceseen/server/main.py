@@ -13,6 +13,7 @@ from typing import IO
 import structlog
 import uvicorn
 import uvloop
+from uvicorn.protocols.http import httptools_impl
 
 from onceseen import wiring
 from onceseen.bundled import samples
@@ -34,6 +35,9 @@ log = structlog.get_logger()
 WARM_SECONDS = 30.0
 SAMPLES_SECONDS = 20.0
 DRAIN_SECONDS = 4.0
+BODY_AHEAD = 1 << 20
+"""Bytes of a request that are read before somebody takes them. uvicorn's 64 kB would stop and resume the reading of nearly
+every photograph; it has no setting for it."""
 
 
 class Uvicorn(uvicorn.Server):
@@ -80,6 +84,7 @@ async def _serve(
     await hub.reload_catalog()
     hub.metrics.registry.register(Gauges(hub))
     listener = await wiring.listen(address, hub.accept)
+    httptools_impl.HIGH_WATER_LIMIT = BODY_AHEAD  # type: ignore[attr-defined]
     config = uvicorn.Config(
         build_app(hub, settings),
         log_config=None,
