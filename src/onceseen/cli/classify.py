@@ -20,6 +20,7 @@ from onceseen.flow.work import DoneItem
 from onceseen.hub.hub import Hub
 from onceseen.inference.registry import Catalog, Model
 from onceseen.log import configure
+from onceseen.ports.database import Transaction
 from onceseen.settings import Settings, load
 from onceseen.wire.http import ITEM_STATES
 
@@ -195,9 +196,9 @@ class Run:
             raise InvalidRequest(f"There is no model at {given}.")
         rows = wiring.models_of(self._settings.data) if self._place != self._settings.data else []
 
-        def write(tx: object) -> None:
+        def write(tx: Transaction) -> None:
             for row in rows:
-                tx.models.add(row)  # type: ignore[attr-defined]
+                tx.models.add(row)
 
         await hub.writer.call(write)
         await hub.writer.call(lambda tx: add_bundled(lambda function: function(tx)))

@@ -3,12 +3,15 @@
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from onceseen import wiring
 from onceseen.settings import Settings, load
+
+if TYPE_CHECKING:
+    from onceseen.worker.supervisor import Supervisor
 
 Data = Annotated[
     Path | None, typer.Option("--data", help="The data directory.", envvar="ONCESEEN_DATA", show_envvar=True)
@@ -153,11 +156,11 @@ def _supervise(settings: Settings) -> int:
     return supervisor.run()
 
 
-def _end_on_signals(supervisor: object) -> None:
+def _end_on_signals(supervisor: "Supervisor") -> None:
     from onceseen.process import on_signal
 
-    on_signal(signal.SIGTERM, supervisor.end)  # type: ignore[attr-defined]
-    on_signal(signal.SIGINT, supervisor.end)  # type: ignore[attr-defined]
+    on_signal(signal.SIGTERM, supervisor.end)
+    on_signal(signal.SIGINT, supervisor.end)
 
 
 def _settings(

@@ -97,17 +97,6 @@ class WorkerRow(NamedTuple):
     state: str
 
 
-class ServerRow(NamedTuple):
-    """One life of a server."""
-
-    id: int
-    host: str
-    pid: int
-    started_at: int
-    seen_at: int
-    dead: int
-
-
 class AttemptRow(NamedTuple):
     """An attempt that ended without an answer."""
 

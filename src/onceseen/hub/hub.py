@@ -10,7 +10,6 @@ import os
 import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
 
 import structlog
 
@@ -35,7 +34,6 @@ from onceseen.ports.signal import Signal
 from onceseen.wire.link import FromWorker
 
 log = structlog.get_logger()
-T = TypeVar("T")
 
 
 class Hub(HubState):

@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import IO
 
 import structlog
@@ -77,7 +77,13 @@ def run(settings: Settings, *, workers_expected: bool = False) -> int:
 
 
 async def _serve(
-    hub: Hub, settings: Settings, door: socket.socket, address: str, announce: object, *, workers_expected: bool
+    hub: Hub,
+    settings: Settings,
+    door: socket.socket,
+    address: str,
+    announce: Callable[[str, str], None],
+    *,
+    workers_expected: bool,
 ) -> None:
     await hub.start()
     await hub.writer.call(lambda tx: add_bundled(lambda write: write(tx)))
@@ -102,7 +108,7 @@ async def _serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _begin_to_end, hub, server)
     url = f"http://{_shown(settings.host)}:{door.getsockname()[1]}"
-    announce(url, address)  # type: ignore[operator]
+    announce(url, address)
     greeting = asyncio.create_task(_greet(hub, settings, server, url, workers_expected=workers_expected))
     await server.serve(sockets=[door])
     greeting.cancel()
