@@ -30,7 +30,7 @@ up: $(VENV)/.run ## run the server, its workers and the pages on http://127.0.0.
 	@exec $(VENV)/bin/onceseen up --data $(DATA) --port $(PORT)
 
 test: $(VENV)/.dev ## the tests (minutes)
-	$(PY) -m pytest -m "not long"
+	$(PY) -m pytest -m "not long" -n auto --dist loadfile
 
 test-all: $(VENV)/.dev ## the tests with the long ones
 	$(PY) -m pytest
@@ -38,8 +38,8 @@ test-all: $(VENV)/.dev ## the tests with the long ones
 chaos: $(VENV)/.dev ## kills, restarts and a referee, longer than in `make test`
 	$(PY) -m pytest tests/chaos
 
-bench: $(VENV)/.dev ## single posts with a durable record against the bare loop (MODEL=..., IMAGES=...)
-	$(PY) benchmarks/posts.py $(MODEL) $(IMAGES)
+bench: $(VENV)/.run ## every way in against the bare model, as ratios of one run (MODEL=..., IMAGES=...; minutes)
+	$(VENV)/bin/onceseen bench $(if $(MODEL),--model $(MODEL)) $(if $(IMAGES),--images $(IMAGES))
 
 lint: $(VENV)/.dev ## formatting, lint, types, import contract
 	$(VENV)/bin/ruff format --check .

@@ -8,21 +8,22 @@
     ├── RequestError         somebody asked for what cannot be done
     │   ├── InvalidRequest  NotFound  UnknownModel  ModelExists  InvalidManifest  ModelInUse
     │   ├── Unauthorised  Forbidden
+    │   ├── KeyInFlight  KeyReused
     │   └── TooBusy  PayloadTooLarge
     ├── SettingsError        the program refuses to start: DirectoryInUse, NewerData
-    └── StoreError           the record is away or full: StorageFull, DatabaseAway
+    ├── StoreError           the record is away or full: StorageFull, DatabaseAway
+    └── ClientError          what a client sees beside the server's own errors: ServerUnreachable, ServerError, NotFinished
 
 The docstring of an error is its default message. A message says what, which value, and the cure.
 """
-
-from typing import ClassVar
 
 
 class OnceseenError(Exception):
     """Something went wrong inside Onceseen; the server's log has the details."""
 
-    code: ClassVar[str] = "internal-error"
-    status: ClassVar[int] = 500
+    code: str = "internal-error"
+    status: int = 500
+    retry_after: int | None = None  # seconds, where the same request may succeed later
 
     def __init__(self, message: str | None = None) -> None:
         super().__init__(message or (type(self).__doc__ or "").strip())
@@ -154,11 +155,27 @@ class PayloadTooLarge(RequestError):
     status = 413
 
 
+class KeyInFlight(RequestError):
+    """A request with this Idempotency-Key is still being received; try again in a moment."""
+
+    code = "key-in-flight"
+    status = 409
+    retry_after = 1
+
+
+class KeyReused(RequestError):
+    """This Idempotency-Key came with another body or other parameters before; send a new request under a new key."""
+
+    code = "key-reused"
+    status = 422
+
+
 class TooBusy(RequestError):
     """The server has as much work in hand as it can hold; try again in a moment."""
 
     code = "too-busy"
     status = 429
+    retry_after = 1
 
 
 class SettingsError(OnceseenError):
@@ -183,6 +200,7 @@ class StoreError(OnceseenError):
     """The record cannot take this now."""
 
     status = 503
+    retry_after: int | None = 2
 
 
 class StorageFull(StoreError):
@@ -190,12 +208,39 @@ class StorageFull(StoreError):
 
     code = "storage-full"
     status = 507
+    retry_after = None
 
 
 class DatabaseAway(StoreError):
     """The database does not answer; what was confirmed is safe, try again in a moment."""
 
     code = "database-away"
+
+
+class ClientError(OnceseenError):
+    """The server did not answer as it should."""
+
+    status = 503
+
+
+class ServerUnreachable(ClientError):
+    """The server cannot be reached; look at its address, and whether it runs."""
+
+    code = "server-unreachable"
+
+
+class ServerError(ClientError):
+    """The server's answer is none of Onceseen's; is the address the right one, or does a proxy stand between?"""
+
+    code = "server-error"
+    status = 502
+
+
+class NotFinished(ClientError, TimeoutError):
+    """The job is not finished yet; it goes on, wait again."""
+
+    code = "not-finished"
+    status = 504
 
 
 REMEMBERED = frozenset({UnreadableImage.code})

@@ -6,18 +6,23 @@ Read once at the top and frozen; nothing below sees the environment. A contradic
 import ipaddress
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
 
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
 
 from onceseen.errors import SettingsError
 
 CLIENT_VARIABLES = {"ONCESEEN_SERVER", "ONCESEEN_CONFIG"}
 """Variables that the command line reads itself."""
+FILE = "onceseen.toml"
+"""Looked for in the working directory, unless `--config` or ONCESEEN_CONFIG names another."""
 
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
+DRIVERS, ACCESS, RUNNING, LIMITS = "Drivers", "Access", "Running", "Limits"
 
 
 def default_data() -> Path:
@@ -26,33 +31,42 @@ def default_data() -> Path:
     return (Path(base) if base else Path.home() / ".local" / "share") / "onceseen"
 
 
-class Settings(BaseSettings):
+def _setting(group: str, default: Any, description: str, shown: str = "", **rules: Any) -> Any:
+    """A field; `shown` is its default in words, where it depends on the machine. Secrets are marked by repr=False."""
+    how = {"default_factory": default} if callable(default) else {"default": default}
+    return Field(**how, description=description, json_schema_extra={"group": group, "shown": shown}, **rules)
+
+
+class Settings(BaseModel):
     """What a server and its workers are told."""
 
-    model_config = SettingsConfigDict(env_prefix="ONCESEEN_", frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    data: Path = Field(default_factory=default_data, description="the data directory")
-    host: str = Field("127.0.0.1", description="address to listen on")
-    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
-    workers: int = Field(
-        default_factory=lambda: os.cpu_count() or 1, ge=0, description="worker processes that `up` starts"
+    data: Path = _setting(RUNNING, default_data, "the data directory", "$XDG_DATA_HOME/onceseen")
+    host: str = _setting(RUNNING, "127.0.0.1", "address to listen on")
+    port: int = _setting(RUNNING, 8000, "port to listen on; 0 takes a free one", ge=0, le=65535)
+    workers: int = _setting(
+        RUNNING, lambda: os.cpu_count() or 1, "worker processes that `up` starts", "one per core", ge=0
     )
-    database: str = Field("", description="URL of the record; empty: SQLite in the data directory")
-    blobs: str = Field("", description="URL of the blob store; empty: pack files in the data directory")
-    signal: str = Field("", description="URL of the signal; empty: inside the server")
-    api_key: str = Field("", description="key that every request must carry; needed on any address but loopback")
-    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="host names that clients may use, besides loopback and IP addresses"
+    samples: bool = _setting(RUNNING, True, "classify the sample images at the first start")
+    quiet: bool = _setting(RUNNING, False, "log warnings only")
+    api_key: str = _setting(
+        ACCESS, "", "key that every request must carry; needed on any address but loopback", repr=False
     )
-    samples: bool = Field(default=True, description="classify the sample images at the first start")
-    quiet: bool = Field(default=False, description="log warnings only")
-    max_pixels: int = Field(100_000_000, gt=0, description="pixels of one image")
-    max_image_bytes: int = Field(256_000_000, gt=0, description="bytes of one image")
-    max_items: int = Field(1_000_000, gt=0, description="items of one submission")
-    max_submission_bytes: int = Field(16_000_000_000, gt=0, description="bytes of one submission")
-    archive_ratio: float = Field(200.0, gt=1, description="how many times larger an archive may unpack")
-    lease_seconds: float = Field(5.0, ge=1, description="silence after which a worker counts as frozen")
-    max_deaths: int = Field(3, ge=1, description="workers that one image may kill before it is a dead letter")
+    allowed_hosts: tuple[str, ...] = _setting(
+        ACCESS, (), "host names that clients may use, besides loopback and IP addresses; as text, separated by commas"
+    )
+    database: str = _setting(DRIVERS, "", "URL of the record; empty: SQLite in the data directory")
+    blobs: str = _setting(DRIVERS, "", "URL of the blob store; empty: pack files in the data directory")
+    signal: str = _setting(DRIVERS, "", "URL of the signal; empty: inside the server")
+    max_pixels: int = _setting(LIMITS, 100_000_000, "pixels of one image", gt=0)
+    max_image_bytes: int = _setting(LIMITS, 256_000_000, "bytes of one image", gt=0)
+    max_items: int = _setting(LIMITS, 1_000_000, "items of one submission", gt=0)
+    max_submission_bytes: int = _setting(LIMITS, 16_000_000_000, "bytes of one submission", gt=0)
+    archive_ratio: float = _setting(LIMITS, 200.0, "how many times larger an archive may unpack", gt=1)
+    max_wait: float = _setting(LIMITS, 60.0, "seconds that a request may wait for its job's end", ge=0)
+    lease_seconds: float = _setting(LIMITS, 5.0, "seconds of silence after which a worker counts as frozen", ge=1)
+    max_deaths: int = _setting(LIMITS, 3, "workers that one image may kill before it is a dead letter", ge=1)
 
     @field_validator("allowed_hosts", mode="before")
     @classmethod
@@ -62,17 +76,64 @@ class Settings(BaseSettings):
             return value  # pydantic says what is wrong
         return tuple(part.strip().lower() for part in parts if part.strip())
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags before the environment; files are merged in by `load`."""
-        return init_settings, env_settings
+
+class Fact(NamedTuple):
+    """One setting as pages and the command line show it."""
+
+    name: str
+    field: FieldInfo
+    group: str
+    default: str
+
+    @property
+    def variable(self) -> str:
+        """Its environment variable."""
+        return variable_of(self.name)
+
+    @property
+    def flag(self) -> str:
+        """Its flag."""
+        return f"--{self.name.replace('_', '-')}"
+
+
+def facts() -> list[Fact]:
+    """Every setting, in the order of the class."""
+    found = []
+    for name, field in Settings.model_fields.items():
+        extra = field.json_schema_extra
+        assert isinstance(extra, dict)
+        found.append(Fact(name, field, str(extra["group"]), str(extra["shown"]) or as_toml(field.default)))
+    return found
+
+
+def as_toml(value: Any) -> str:
+    """A value as onceseen.toml holds it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return f"{value:_}" if value >= 1_000_000 else str(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(as_toml(part) for part in value)}]"
+    if isinstance(value, float):
+        return repr(value)
+    text = str(value).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{text}"'
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return f"ONCESEEN_{name.upper()}"
+
+
+def masked(name: str, value: Any) -> Any:
+    """A value that may be shown: no key, no password inside a URL."""
+    if value and not Settings.model_fields[name].repr:
+        return "********"
+    if isinstance(value, str) and "@" in value:
+        parts = urlsplit(value)
+        if parts.password:
+            return urlunsplit(parts._replace(netloc=parts.netloc.replace(f":{parts.password}@", ":********@")))
+    return value
 
 
 def load(config: Path | None = None, **flags: Any) -> Settings:
@@ -81,17 +142,44 @@ def load(config: Path | None = None, **flags: Any) -> Settings:
     Raises:
         SettingsError: an unknown key, a wrong value, or values that contradict each other; says the cure.
     """
-    _check_environment()
-    given = {name: value for name, value in flags.items() if value is not None}
-    from_file = {
-        name: value for name, value in _read_file(config).items() if f"ONCESEEN_{name.upper()}" not in os.environ
-    }
+    return gather(config, flags)[0]
+
+
+def gather(config: Path | None, flags: Mapping[str, Any]) -> tuple[Settings, dict[str, str]]:
+    """What holds, and for each setting that is not its default where it comes from.
+
+    Raises:
+        SettingsError: as `load`.
+    """
+    values, origins = _given(config, flags)
     try:
-        settings = Settings(**(from_file | given))
+        settings = Settings(**values)
     except ValidationError as error:
-        raise SettingsError(_sentence(error)) from error
+        raise SettingsError(_sentence(error, origins)) from error
     check(settings)
-    return settings
+    return settings, origins
+
+
+def data_directory(flag: Path | None = None) -> Path:
+    """The data directory that a verb means which needs no other setting."""
+    values, _ = _given(None, {"data": flag})
+    return Path(values.get("data") or default_data())
+
+
+def _given(config: Path | None, flags: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    _check_environment()
+    file, table = _read_file(config)
+    values: dict[str, Any] = {}
+    origins = {}
+    for fact in facts():
+        variable = os.environ.get(fact.variable)
+        if flags.get(fact.name) is not None:
+            values[fact.name], origins[fact.name] = flags[fact.name], f"flag {fact.flag}"
+        elif variable:  # an empty one is not given
+            values[fact.name], origins[fact.name] = variable, f"environment {fact.variable}"
+        elif fact.name in table:
+            values[fact.name], origins[fact.name] = table[fact.name], f"file {file}"
+    return values, origins
 
 
 def check(settings: Settings) -> None:
@@ -105,12 +193,24 @@ def check(settings: Settings) -> None:
             f"Listening on {settings.host} would let everybody in: set ONCESEEN_API_KEY to a long random text, "
             "or use --host 127.0.0.1."
         )
+    key = settings.api_key
+    if not (key.isascii() and key.isprintable()) or key != key.strip():
+        raise SettingsError(
+            "The `api_key` cannot be sent in a header: use printable ASCII without blanks at its ends, "
+            "for example what `openssl rand -hex 32` prints."
+        )
+    for host in settings.allowed_hosts:
+        if any(mark in host for mark in "/:@*"):
+            raise SettingsError(
+                f"`allowed_hosts` holds {host!r}: give names alone, without scheme, port and wildcards."
+            )
     for name in ("database", "blobs", "signal"):
         url = getattr(settings, name)
         if url:
             scheme = url.partition(":")[0]
             raise SettingsError(
-                f"`{name}` = {url!r}: the driver for {scheme!r} is not built yet; leave it out to use the embedded one."
+                f"`{name}` = {masked(name, url)!r}: the driver for {scheme!r} is not built yet; "
+                "leave it out to use the embedded one."
             )
 
 
@@ -125,31 +225,33 @@ def is_loopback(host: str) -> bool:
 
 
 def _check_environment() -> None:
-    known = {f"ONCESEEN_{name.upper()}" for name in Settings.model_fields} | CLIENT_VARIABLES
+    known = {variable_of(name) for name in Settings.model_fields} | CLIENT_VARIABLES
     for name in sorted(os.environ):
         if name.startswith("ONCESEEN_") and not name.startswith("ONCESEEN_TEST_") and name not in known:
             raise SettingsError(f"The environment variable {name} is no setting; known are {', '.join(sorted(known))}.")
 
 
-def _read_file(config: Path | None) -> dict[str, Any]:
-    file = config or (Path(os.environ["ONCESEEN_CONFIG"]) if "ONCESEEN_CONFIG" in os.environ else None)
-    if file is None:
-        file = Path("onceseen.toml")
-        if not file.is_file():
-            return {}
+def _read_file(config: Path | None) -> tuple[Path, dict[str, Any]]:
+    named = config or (Path(os.environ["ONCESEEN_CONFIG"]) if os.environ.get("ONCESEEN_CONFIG") else None)
+    file = named or Path(FILE)
+    if named is None and not file.is_file():
+        return file, {}
     try:
         table = tomllib.loads(file.read_text())
     except FileNotFoundError as error:
-        raise SettingsError(f"The settings file {file} does not exist.") from error
+        raise SettingsError(
+            f"The settings file {file} does not exist; `onceseen config init {file}` writes one."
+        ) from error
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"The settings file {file} cannot be read: {error}") from error
     unknown = sorted(set(table) - set(Settings.model_fields))
     if unknown:
         raise SettingsError(f"{file}: {unknown[0]!r} is no setting; known are {', '.join(Settings.model_fields)}.")
-    return table
+    return file, table
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, origins: Mapping[str, str]) -> str:
     first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
-    return f"The setting `{name}` = {first.get('input')!r} is refused: {first['msg']}."
+    name = str(first["loc"][0])
+    value = masked(name, first.get("input"))
+    return f"The setting `{name}` = {value!r} ({origins.get(name, 'default')}) is refused: {first['msg']}."

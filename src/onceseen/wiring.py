@@ -1,18 +1,20 @@
 """The only place that names drivers: what each URL scheme stands for, and how a hub is put together."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onceseen.errors import InvalidManifest, SettingsError
-from onceseen.ports.link import Accept, Listener, Stream
-from onceseen.ports.runtime import Runtime
+from onceseen.errors import InvalidManifest, NotFound, SettingsError
 
 if TYPE_CHECKING:
     from onceseen.domain.model import ModelRow
     from onceseen.drivers.directory import DataDirectory
     from onceseen.hub.hub import Hub
     from onceseen.hub.settings import HubSettings
+    from onceseen.ports.database import Reader
+    from onceseen.ports.link import Accept, Listener, Stream
+    from onceseen.ports.runtime import Runtime
     from onceseen.settings import Settings
 
 
@@ -63,7 +65,7 @@ def build_hub(directory: "DataDirectory", settings: "HubSettings") -> "Hub":
     return Hub(database, blobs, SignalLocal(), directory.path / "models", settings)
 
 
-async def listen(address: str, accept: Accept) -> Listener:
+async def listen(address: str, accept: "Accept") -> "Listener":
     """Open the door for workers.
 
     Raises:
@@ -75,7 +77,7 @@ async def listen(address: str, accept: Accept) -> Listener:
     return await drivers[_scheme(address, drivers)](address, accept)
 
 
-def connect(address: str, timeout: float = 5.0) -> Stream:
+def connect(address: str, timeout: float = 5.0) -> "Stream":
     """A worker's way to its server.
 
     Raises:
@@ -88,7 +90,7 @@ def connect(address: str, timeout: float = 5.0) -> Stream:
     return drivers[_scheme(address, drivers)](address, timeout)
 
 
-def runtime(name: str) -> Runtime:
+def runtime(name: str) -> "Runtime":
     """The library that runs models of one kind.
 
     Raises:
@@ -162,17 +164,31 @@ def migration_needed(data: Path) -> bool:
         database.close()
 
 
-def models_of(data: Path) -> "list[ModelRow]":
-    """The models of a data directory, with absolute locations; read only, also beside a running server."""
+@contextmanager
+def read_record(data: Path) -> "Iterator[Reader]":
+    """What is committed in a data directory, read only, also beside a running server.
+
+    Raises:
+        NotFound: there is no record.
+        SettingsError: it is one of an older release; NewerData: of a newer one.
+    """
     from onceseen.drivers.sql.database import SqliteDatabase
 
-    if not (data / "record.db").exists() or migration_needed(data):
-        return []
+    if not (data / "record.db").exists():
+        raise NotFound(f"There is no record in {data}; name another directory with --data.")
+    if migration_needed(data):
+        raise SettingsError(f"{data} is of an older release; run: onceseen migrate --data {data}")
     database = SqliteDatabase(data / "record.db")
     try:
         with database.read() as reader:
-            return [
-                row._replace(location=str((data / "models" / row.location).absolute())) for row in reader.models.all()
-            ]
+            yield reader
     finally:
         database.close()
+
+
+def models_of(data: Path) -> "list[ModelRow]":
+    """The models of a data directory, with absolute locations; read only, also beside a running server."""
+    if not (data / "record.db").exists() or migration_needed(data):
+        return []
+    with read_record(data) as reader:
+        return [row._replace(location=str((data / "models" / row.location).absolute())) for row in reader.models.all()]

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 
 import onceseen.errors as errors
+from onceseen.domain.query import WORDS, parse
 from onceseen.inference.manifest import Input, Manifest, Output
 
 ROOT = Path(__file__).parents[2]
@@ -31,3 +32,18 @@ def test_the_manifest_of_the_page_has_every_key_and_no_other():
     assert set(table.pop("input")) == set(Input.__struct_fields__)
     assert set(table.pop("output")) == set(Output.__struct_fields__)
     assert set(table) == set(Manifest.__struct_fields__) - {"input", "output", "unsure"}
+
+
+def test_every_example_of_the_query_page_is_read_and_every_word_is_there():
+    page = (ROOT / "docs" / "query.md").read_text()
+    rows = re.findall(r"^\|(?: `(\w+)`)? \|.*\| ([^|]+) \|$", page, re.MULTILINE)
+    assert sorted(word or "text" for word, _ in rows) == sorted(WORDS)
+    for word, examples in rows:
+        for example in re.findall(r"`([^`]+)`", examples):
+            assert {term.word for term in parse(example).terms} == {word or "text"}
+    block = re.search(r"```\n(.*?)```", page, re.DOTALL)
+    assert block is not None
+    lines = block[1].splitlines()
+    assert len(lines) == 4
+    for line in lines:
+        assert str(parse(line)) == line

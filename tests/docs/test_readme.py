@@ -1,14 +1,10 @@
 """The README's examples run as they stand, against a server of their own."""
 
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-
-from onceseen.testing.running import RunningServer, environment
 
 ROOT = Path(__file__).parents[2]
 NOT_EXAMPLES = ("make ", "source ")
@@ -22,38 +18,22 @@ def _examples() -> list[str]:
     return [block for block in _blocks() if not block.startswith(NOT_EXAMPLES)]
 
 
-@pytest.fixture(scope="module")
-def server():
-    with RunningServer(samples=True) as running:
-        yield running
-
-
 @pytest.mark.parametrize("example", _examples(), ids=lambda example: example.split("\n")[0][:60])
-def test_an_example_of_the_readme_runs_as_pasted(server: RunningServer, example: str, tmp_path: Path):
-    for name in ("src",):
-        (tmp_path / name).symlink_to(ROOT / name)
-    example = example.replace("http://127.0.0.1:8000", server.url)
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    (tools / "onceseen").write_text(f'#!/bin/sh\nexec {sys.executable} -m onceseen "$@"\n')
-    (tools / "onceseen").chmod(0o755)
-    variables = environment(ONCESEEN_DATA=str(server.data))
-    variables["PATH"] = f"{tools}:{variables['PATH']}"
-    shell = shutil.which("bash")
-    assert shell
-    done = subprocess.run(
-        [shell, "-euo", "pipefail", "-c", example],
-        cwd=tmp_path,
-        env=variables,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+def test_an_example_of_the_readme_runs_as_pasted(run, place: Path, example: str):
+    done = run(["bash", "-euo", "pipefail", "-c"], example)
     assert done.returncode == 0, done.stdout + done.stderr
     if "curl" in example:
         assert '"label":"7"' in done.stdout
     if "> answers.csv" in example:
-        assert (tmp_path / "answers.csv").read_text().count("succeeded") == 10
+        assert (place / "answers.csv").read_text().count("succeeded") == 10
+
+
+def test_the_python_example_runs_as_pasted(run):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    done = run([sys.executable, "-c"], code)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(done.stdout.splitlines()) == 11
+    assert "7-dark-on-light-280x280.png 7 " in done.stdout
 
 
 def test_the_two_commands_are_the_makefile_s():

@@ -7,6 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from onceseen.domain.job import Control, job_state
 from onceseen.domain.machine import INNOCENT
+from onceseen.domain.views import ItemFilter, JobFilter
 from onceseen.flow import control, settle, sweep
 from onceseen.flow.work import ClaimWish
 from onceseen.testing.database_memory import database_in_memory
@@ -93,17 +94,15 @@ class RecordMachine(RuleBasedStateMachine):
         elif done:
             known.control = known.control_n = 0
 
-    @rule()
-    def retry_dead_letters(self):
+    @rule(purge=st.booleans())
+    def dead_letters(self, purge):
         with self.record.database.begin() as tx:
-            control.retry_dead_letters(tx, control.dead_letters(tx, 1, 99), self.record.time)
+            tasks = tx.views.dead_letters(ItemFilter(1))
+            control.purge_dead_letters(tx, tasks) if purge else control.retry_dead_letters(tx, tasks, self.record.time)
         for image, task in self.tasks.items():
             failed = [item for item in self._items(image) if item.state == FAILED]
-            if task.state == FAILED and not task.answered and failed:
-                task.open()
-                task.suspect = 0
-                for item in failed:
-                    item.state, item.error = QUEUED, None
+            if task.state == FAILED and not task.answered and failed and not (purge and self._wanted(image)):
+                task.purge() if purge else task.retry(failed)
 
     def _cancel(self, job, part):
         items = [job.items[n] for n in part if job.items[n].state == QUEUED]
@@ -332,7 +331,7 @@ class RecordMachine(RuleBasedStateMachine):
     @invariant()
     def every_job_and_item_is_what_the_model_says(self):
         with self.record.database.begin() as tx:
-            listed = {row.id for row, _ in tx.views.jobs(None, 999)} | {row.id for row in tx.jobs.controlled()}
+            listed = {row.id for row, _ in tx.views.jobs(JobFilter(), 999)} | {row.id for row in tx.jobs.controlled()}
             assert listed == set(self.jobs)
             for job, known in self.jobs.items():
                 items = tx.items.slice(job, 0, 999)

@@ -44,7 +44,8 @@ def onceseen(tmp_path: Path, verbs: Verbs) -> Callable[..., Done]:
     """Runs one verb in `tmp_path` to its end: (*arguments, **environment) -> exit code, stdout, stderr."""
 
     def run(*arguments: object, **more: str) -> Done:
-        more = {"XDG_DATA_HOME": str(tmp_path / "home"), "NO_COLOR": "1", "COLUMNS": "200", **more}
+        own = {"XDG_DATA_HOME": str(tmp_path / "home"), "NO_COLOR": "1", "COLUMNS": "200", "ONCESEEN_WORKERS": "1"}
+        more = {**own, **more}
         return verbs.run([str(argument) for argument in arguments], tmp_path, more)
 
     return run

@@ -18,11 +18,26 @@ VERBS = [
     ["migrate"],
     ["classify"],
     ["submit"],
+    ["demo"],
+    ["results"],
+    ["jobs"],
+    ["show"],
+    ["follow"],
+    ["retry"],
+    ["cancel"],
+    ["workers"],
+    ["bench"],
     ["models", "add"],
     ["models", "check"],
     ["models", "default"],
+    ["models", "list"],
+    ["models", "show"],
+    ["models", "promote"],
+    ["models", "remove"],
+    ["dead-letters", "list"],
+    ["dead-letters", "retry"],
+    ["dead-letters", "purge"],
 ]
-MORE_VERBS = [["models", verb] for verb in ("list", "show", "promote", "remove")]
 
 
 def lines(done):
@@ -98,7 +113,9 @@ def test_models_are_managed_at_a_server_and_on_a_directory(onceseen, server, tmp
     assert f"{name}:2 is candidate" in added
     assert f"models promote {name}:2" in added
     assert f"{name}:1 exists" in models("add", other, "--version", "1", code=2)
-    listed = {f"{found['name']}:{found['version']}": found for found in json.loads(models("list", "--json"))}
+    listed = {
+        f"{found['name']}:{found['version']}": found for found in map(json.loads, models("list", "--json").splitlines())
+    }
     assert {f"{name}:1", f"{name}:2", "digits:1", "imagenet:1"} <= set(listed)
     assert name in models("list")
     assert f"{name!r}" not in models("promote", f"{name}:2")

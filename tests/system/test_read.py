@@ -349,7 +349,7 @@ def test_failures_of_the_model_are_dead_letters_and_can_be_retried(server, tmp_p
     assert server.http.post("/v1/dead-letters/retry").json()["count"] >= 1
     assert server.wait_job(job["id"])["failed"] == 1
     problem(server.http.post("/v1/dead-letters/retry", content=b"["), 400, "invalid-request")
-    problem(server.http.post("/v1/dead-letters/retry", json={"q": "label:x"}), 400, "invalid-request")
+    problem(server.http.post("/v1/dead-letters/retry", json={"q": "lable:x"}), 400, "invalid-request")
     problem(server.http.post("/v1/dead-letters/retry", json={"tasks": ["x"]}), 400, "invalid-request")
     server.http.post(f"/v1/jobs/{job['id']}/retry")
     assert server.wait_job(job["id"])["failed"] == 1

@@ -1,6 +1,6 @@
 """Where models are: in a data directory on which no server runs, or at a server."""
 
-import io
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from onceseen import wiring
-from onceseen.client.transport import Transport
+from onceseen.client import Client
 from onceseen.domain.ids import now
 from onceseen.domain.model import ModelRow
 from onceseen.flow import models
@@ -95,48 +95,43 @@ def _plain(catalog: Catalog, model: Model) -> dict[str, Any]:
 class RemoteDesk:
     """The models of a running server."""
 
-    def __init__(self, transport: Transport) -> None:
-        self._transport = transport
+    def __init__(self, client: Client) -> None:
+        self._client = client
 
     def list(self) -> "list[dict[str, Any]]":
         """All versions."""
-        return list(self._transport.pages("/v1/models"))
+        return [msgspec.to_builtins(model) for model in self._client.models()]
 
     def show(self, ref: str) -> dict[str, Any]:
         """One version."""
-        found: dict[str, Any] = self._transport.json("GET", f"/v1/models/{ref}")
-        return found
+        return dict(msgspec.to_builtins(self._client.model(ref)))
 
     def add(self, manifest: Manifest, directory: Path) -> dict[str, Any]:
         """Upload a model."""
-        found: dict[str, Any] = self._transport.json(
-            "POST", "/v1/models", content=_packed(manifest, directory), timeout=None
-        )
-        return found
+        with tempfile.TemporaryDirectory() as folder:
+            packed = _packed(manifest, directory, Path(folder) / "model.zip")
+            return dict(msgspec.to_builtins(self._client.add_model(packed)))
 
     def promote(self, ref: str) -> dict[str, Any]:
         """Make a version live."""
-        found: dict[str, Any] = self._transport.json("POST", f"/v1/models/{ref}/promote")
-        return found
+        return dict(msgspec.to_builtins(self._client.promote(ref)))
 
     def remove(self, ref: str) -> None:
         """Forget a version."""
-        self._transport.json("DELETE", f"/v1/models/{ref}")
+        self._client.remove_model(ref)
 
     def defaults(self, dialect: str | None, ref: str | None) -> dict[str, Any]:
         """Show the defaults, after setting one."""
         if dialect and ref:
-            self._transport.json("PUT", f"/v1/models/defaults/{dialect}", params={"model": ref})
-        found: dict[str, Any] = self._transport.json("GET", "/v1/models/defaults")
-        return found
+            self._client.set_default(dialect, ref)
+        return self._client.defaults()
 
 
-def _packed(manifest: Manifest, directory: Path) -> bytes:
+def _packed(manifest: Manifest, directory: Path, target: Path) -> Path:
     """A model as an upload: its manifest with the labels inside, and the weights."""
-    buffer = io.BytesIO()
     weights = directory / manifest.file
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("model.toml", to_toml(manifest))
         for file in (weights, *external.files(weights, directory)):
             archive.write(file, str(file.relative_to(directory)))
-    return buffer.getvalue()
+    return target

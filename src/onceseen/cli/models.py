@@ -4,26 +4,28 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from onceseen.cli.classify import pair
-from onceseen.cli.desk import LocalDesk, RemoteDesk
-from onceseen.cli.remote import ApiKey, Data, Server, find
-from onceseen.client.transport import Transport, api_key_of
-from onceseen.hub.trial import check_apart
-from onceseen.inference.manifest import Manifest, read
-from onceseen.settings import default_data
+from onceseen.cli.complete import model_names
+from onceseen.cli.options import ApiKey, AsJson, Data, Server, pair
+from onceseen.cli.output import print_json, print_table
+from onceseen.cli.remote import client, find, place
 
-app = typer.Typer(help="Add, list, check, promote and remove models.", no_args_is_help=True, rich_markup_mode="rich")
+if TYPE_CHECKING:
+    from onceseen.inference.manifest import Manifest
 
-Ref = Annotated[str, typer.Argument(help="NAME or NAME:VERSION.")]
+app = typer.Typer(
+    help="Add, list, check, promote and remove models.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+
+Ref = Annotated[str, typer.Argument(help="NAME or NAME:VERSION.", autocompletion=model_names)]
 Place = Annotated[Path, typer.Argument(help="A directory with model.toml, or one weights file.", show_default=False)]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="A key of the manifest: input.size=[224,224].")]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON.")]
 
 
 class Desk(Protocol):
@@ -35,7 +37,7 @@ class Desk(Protocol):
     def show(self, ref: str) -> dict[str, Any]:
         """One version."""
 
-    def add(self, manifest: Manifest, directory: Path) -> dict[str, Any]:
+    def add(self, manifest: "Manifest", directory: Path) -> dict[str, Any]:
         """Add a version that was checked."""
 
     def promote(self, ref: str) -> dict[str, Any]:
@@ -51,12 +53,14 @@ class Desk(Protocol):
 @contextmanager
 def desk(server: str | None, data: Path | None, api_key: str | None) -> Iterator[Desk]:
     """Where the models are."""
+    from onceseen.cli.desk import LocalDesk, RemoteDesk
+
     url = find(server, data)
     if url is not None:
-        with Transport(url, api_key_of(api_key)) as transport:
-            yield RemoteDesk(transport)
+        with client(url, api_key) as remote:
+            yield RemoteDesk(remote)
     else:
-        with LocalDesk.open(data or default_data()) as local:
+        with LocalDesk.open(place(data)) as local:
             yield local
 
 
@@ -64,7 +68,7 @@ def desk(server: str | None, data: Path | None, api_key: str | None) -> Iterator
 def add(
     path: Place,
     name: Annotated[str | None, typer.Option("--name", help="What to call it.")] = None,
-    version: Annotated[str | None, typer.Option("--version", help="Its version [default: counted up].")] = None,
+    version: Annotated[str | None, typer.Option("--version", help="Its version (default: counted up).")] = None,
     sets: Sets = None,
     trust: Annotated[bool, typer.Option("--trust", help="Allow formats that execute code of the model.")] = False,
     server: Server = None,
@@ -79,6 +83,8 @@ def add(
 
     onceseen models add net.onnx --name hits --set labels='["miss","hit"]' --set 'positive=["hit"]' --set input.size=[128,128]
     """
+    from onceseen.hub.trial import check_apart
+
     manifest, directory = _read(path, name, version, sets, trust)
     ms = check_apart(manifest, directory)
     with desk(server, data, api_key) as models:
@@ -98,6 +104,8 @@ def check(path: Place, sets: Sets = None, trust: Annotated[bool, typer.Option("-
 
     onceseen models check ./mobilenet/
     """
+    from onceseen.hub.trial import check_apart
+
     manifest, directory = _read(path, None, None, sets, trust)
     ms = check_apart(manifest, directory)
     typer.echo(f"{manifest.name} is good: {len(manifest.labels)} labels, {ms:.1f} ms an image here.")
@@ -105,36 +113,51 @@ def check(path: Place, sets: Sets = None, trust: Annotated[bool, typer.Option("-
 
 @app.command("list")
 def list_models(server: Server = None, data: Data = None, api_key: ApiKey = None, as_json: AsJson = False) -> None:
-    """List all versions of all models."""
+    """List all versions of all models.
+
+    [bold]Example[/bold]
+
+    onceseen models list
+    """
     with desk(server, data, api_key) as models:
         found = models.list()
     if as_json:
-        typer.echo(json.dumps(found, indent=2))
+        for model in found:
+            print_json(model)
         return
-    table = Table("model", "stage", "labels", "default for", "ms", box=None, pad_edge=False)
-    for model in found:
-        ms = "" if model["ms_per_image"] is None else f"{model['ms_per_image']:.1f}"
-        row = (
+    rows = [
+        (
             f"{model['name']}:{model['version']}",
             model["stage"],
-            str(model["labels"]),
+            model["labels"],
             ", ".join(model["default_for"]),
-            ms,
+            "" if model["ms_per_image"] is None else f"{model['ms_per_image']:.1f}",
         )
-        table.add_row(*row)
-    Console(soft_wrap=True).print(table)
+        for model in found
+    ]
+    print_table(("model", "stage", "labels", "default for", "ms"), rows)
 
 
 @app.command("show")
 def show(ref: Ref, server: Server = None, data: Data = None, api_key: ApiKey = None) -> None:
-    """Show one version, as JSON."""
+    """Show one version, as JSON.
+
+    [bold]Example[/bold]
+
+    onceseen models show digits
+    """
     with desk(server, data, api_key) as models:
         typer.echo(json.dumps(models.show(ref), indent=2))
 
 
 @app.command("promote")
 def promote(ref: Ref, server: Server = None, data: Data = None, api_key: ApiKey = None) -> None:
-    """Make a version the one that its bare name means."""
+    """Make a version the one that its bare name means.
+
+    [bold]Example[/bold]
+
+    onceseen models promote mobilenet_v2:2
+    """
     with desk(server, data, api_key) as models:
         row = models.promote(ref)
     typer.echo(f"{row['name']} means version {row['version']} now.")
@@ -142,7 +165,12 @@ def promote(ref: Ref, server: Server = None, data: Data = None, api_key: ApiKey 
 
 @app.command("remove")
 def remove(ref: Ref, server: Server = None, data: Data = None, api_key: ApiKey = None) -> None:
-    """Forget a version; refused while its tasks wait. Its answers stay."""
+    """Forget a version; refused while its tasks wait. Its answers stay.
+
+    [bold]Example[/bold]
+
+    onceseen models remove mobilenet_v2:1
+    """
     with desk(server, data, api_key) as models:
         models.remove(ref)
     typer.echo(f"{ref} is removed.")
@@ -172,7 +200,9 @@ def default(
 
 def _read(
     path: Path, name: str | None, version: str | None, sets: list[str] | None, trust: bool
-) -> tuple[Manifest, Path]:
+) -> "tuple[Manifest, Path]":
+    from onceseen.inference.manifest import read
+
     overrides = dict(pair(text) for text in sets or ())
     overrides |= {key: value for key, value in (("name", name), ("version", version)) if value}
     return read(path, overrides, trust)

@@ -1,22 +1,20 @@
-"""How results are printed: a table for people, one JSON object a line, or CSV; always in input order."""
+"""How results are printed: a table for people, one JSON object a line, or CSV; always in the order in which they are added."""
 
-import csv
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
-from rich.table import Column, Table
-from rich.text import Text
 
-from onceseen.wire.http import Prediction, encode_text
+from onceseen.wire.http import Result, encode_text
+from onceseen.wire.table import CSV_COLUMNS, csv_row, csv_text
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 WIDE = 250
 """Columns of a table that no terminal limits: into a file or a pipe, names and reasons are whole."""
-CSV_COLUMNS = ("name", "digest", "state", "label", "score", "model", "risk", "found", "error_kind", "error")
 
 
 class Form(Enum):
@@ -27,23 +25,11 @@ class Form(Enum):
     CSV = "csv"
 
 
-class Result(msgspec.Struct):
-    """One item as scripts read it."""
-
-    name: str
-    digest: str | None
-    state: str
-    label: str | None
-    score: float | None
-    model: str
-    predictions: list[Prediction]
-    risk: float | None
-    found: bool | None
-    error: dict[str, str] | None
-
-
-def progress() -> Progress:
+def progress() -> "Progress":
     """A bar on stderr; nothing where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True)
     columns = (
         SpinnerColumn(),
@@ -56,57 +42,98 @@ def progress() -> Progress:
 
 
 class Printer:
-    """Prints results one by one; a table at the end."""
+    """Prints items one by one (anything with the fields of wire.http.Result); a table at the end.
 
-    def __init__(self, form: Form) -> None:
+    Args:
+        form: how.
+        top: how many predictions of each.
+        whole: with all their fields and the place in the record, for lists over many jobs.
+    """
+
+    def __init__(self, form: Form, top: int | None = None, *, whole: bool = False) -> None:
         self._form = form
-        names = Column("name", overflow="fold")
-        self._table = Table(names, "answer", Column("score", justify="right"), "reason", box=None, pad_edge=False)
-        self._csv = csv.writer(sys.stdout)
+        self._top = top
+        self._whole = whole
+        self._rows: list[Sequence[Any]] = []
+        self._early: dict[int, Any] = {}
+        self.printed = 0
         self.succeeded = 0
         self.failed = 0
         if form is Form.CSV:
-            self._csv.writerow(CSV_COLUMNS)
+            sys.stdout.write(csv_text([CSV_COLUMNS]))
 
-    def add(self, result: Result) -> None:
+    def add(self, item: Any) -> None:
         """Print, or keep for the table."""
-        if result.state == "succeeded":
+        if item.state == "succeeded":
             self.succeeded += 1
         else:
             self.failed += 1
         if self._form is Form.JSON:
-            sys.stdout.write(encode_text(result) + "\n")
+            print_json(item) if self._whole else sys.stdout.write(encode_text(self._result(item)) + "\n")
         elif self._form is Form.CSV:
-            self._csv.writerow([cell(value) for value in _row(result)])
+            sys.stdout.write(csv_text([_row(item)]))
+        else:
+            score = "" if item.score is None else f"{item.score:.3f}"
+            reason = item.error.message if item.error else ""
+            place = (f"{item.job}/{item.n}", item.model) if self._whole else ()
+            self._rows.append((item.name, item.label or item.state, score, *place, reason))
         if self._form is not Form.TABLE:
             sys.stdout.flush()  # as they come, also into a pipe
-        else:
-            score = "" if result.score is None else f"{result.score:.3f}"
-            reason = result.error["message"] if result.error else ""
-            self._table.add_row(
-                Text(result.name), Text(result.label or result.state), Text(score), Text(reason, style="red")
-            )
+
+    def add_at(self, n: int, item: Any) -> None:
+        """The same, but in the order of n: kept until all before it are there."""
+        self._early[n] = item
+        while self.printed in self._early:
+            self.add(self._early.pop(self.printed))
+            self.printed += 1
 
     def close(self) -> None:
-        """Everything was added."""
+        """Nothing more comes; what still waited for those before it is left out."""
         if self._form is Form.TABLE:
-            console = Console(width=None if sys.stdout.isatty() else WIDE)
-            console.print(self._table)
-            Console(stderr=True).print(
-                f"{self.succeeded} answered" + (f", {self.failed} failed" if self.failed else "")
-            )
+            place = ("item", "model") if self._whole else ()
+            print_table(("name", "answer", "score", *place, "reason"), self._rows)
+            note(f"{self.succeeded} answered" + (f", {self.failed} failed" if self.failed else ""))
         sys.stdout.flush()
 
-
-def _row(result: Result) -> Iterable[Any]:
-    error = result.error or {}
-    found = None if result.found is None else str(result.found).lower()
-    return (
-        result.name, result.digest, result.state, result.label, result.score, result.model, result.risk, found,
-        error.get("kind"), error.get("message"),
-    )  # fmt: skip
+    def _result(self, item: Any) -> Result:
+        result = item if isinstance(item, Result) else msgspec.convert(item, Result, from_attributes=True)
+        result.predictions = result.predictions[: self._top]
+        return result
 
 
-def cell(value: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+def print_json(record: Any) -> None:
+    """One object on one line; `deaths` and `losses` only where there are some."""
+    found = msgspec.to_builtins(record)
+    for name in ("deaths", "losses"):
+        if name in found and found[name] is None:
+            del found[name]
+    sys.stdout.write(encode_text(found) + "\n")
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table on stdout: as wide as the terminal, or as its contents; without a head where all its names are empty."""
+    from rich.console import Console
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    right = {"score", "done", "failed", "img/s", "MB", "labels", "ms", "pid"}
+    heads = [
+        Column(name, justify="right" if name in right else "left", overflow="fold", style="red" * (name == "reason"))
+        for name in columns
+    ]
+    table: Table = Table(*heads, box=None, pad_edge=False, show_header=any(columns))
+    for row in rows:
+        table.add_row(*(Text("" if value is None else str(value)) for value in row))
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def note(text: str) -> None:
+    """A remark for people, on stderr."""
+    sys.stderr.write(text + "\n")
+
+
+def _row(item: Any) -> list[str | float | bool | None]:
+    error = (item.error.kind, item.error.message) if item.error else (None, None)
+    return csv_row(
+        item.name, item.digest, item.state, (item.label, item.score), item.model, (item.risk, item.found), error
+    )

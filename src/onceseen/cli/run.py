@@ -3,49 +3,23 @@
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from onceseen import wiring
+from onceseen.cli.flags import ConfigFlag, with_settings
+from onceseen.cli.options import Data
 from onceseen.settings import Settings, load
 
 if TYPE_CHECKING:
     from onceseen.worker.supervisor import Supervisor
 
-Data = Annotated[
-    Path | None, typer.Option("--data", help="The data directory.", envvar="ONCESEEN_DATA", show_envvar=True)
-]
-Host = Annotated[str | None, typer.Option("--host", help="Address to listen on [default: 127.0.0.1].")]
-Port = Annotated[int | None, typer.Option("--port", help="Port to listen on; 0 takes a free one [default: 8000].")]
-Database = Annotated[
-    str | None, typer.Option("--database", help="URL of the record; SQLite in the data directory without it.")
-]
-Blobs = Annotated[
-    str | None, typer.Option("--blobs", help="URL of the blob store; pack files in the data directory without it.")
-]
-Signal = Annotated[str | None, typer.Option("--signal", help="URL of the signal; inside the server without it.")]
-Config = Annotated[
-    Path | None, typer.Option("--config", help="Settings file [default: ./onceseen.toml if there is one].")
-]
-NoSamples = Annotated[bool, typer.Option("--no-samples", help="Do not classify the sample images at the first start.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Log warnings only.")]
 
 
-def up(
-    data: Data = None,
-    host: Host = None,
-    port: Port = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", "-n", help="Worker processes [default: one per core].")
-    ] = None,
-    database: Database = None,
-    blobs: Blobs = None,
-    signal_url: Signal = None,
-    config: Config = None,
-    no_samples: NoSamples = False,
-    quiet: Quiet = False,
-) -> None:
+@with_settings()
+def up(config: Path | None, flags: dict[str, Any]) -> None:
     """Run a server with its workers and pages on this machine.
 
     [bold]Examples[/bold]
@@ -54,21 +28,11 @@ def up(
 
     onceseen up --data ./beamtime --port 0 --workers 8
     """
-    settings = _settings(config, data, host, port, workers, database, blobs, signal_url, no_samples, quiet)
-    raise typer.Exit(_supervise(settings))
+    raise typer.Exit(supervise(load(config, **flags)))
 
 
-def server(
-    data: Data = None,
-    host: Host = None,
-    port: Port = None,
-    database: Database = None,
-    blobs: Blobs = None,
-    signal_url: Signal = None,
-    config: Config = None,
-    no_samples: NoSamples = False,
-    quiet: Quiet = False,
-) -> None:
+@with_settings(without=("workers",))
+def server(config: Path | None, flags: dict[str, Any]) -> None:
     """Run a server without workers; they join with `onceseen worker`.
 
     [bold]Example[/bold]
@@ -77,8 +41,7 @@ def server(
     """
     from onceseen.server.main import run
 
-    settings = _settings(config, data, host, port, 0, database, blobs, signal_url, no_samples, quiet)
-    raise typer.Exit(run(settings))
+    raise typer.Exit(run(load(config, workers=0, **flags)))
 
 
 def worker(
@@ -113,7 +76,7 @@ def worker(
 
 def migrate(
     data: Data = None,
-    config: Config = None,
+    config: ConfigFlag = None,
     check: Annotated[bool, typer.Option("--check", help="Say whether a migration is needed; exit 1 if so.")] = False,
 ) -> None:
     """Bring a data directory to this release's format; an older record is backed up first.
@@ -135,7 +98,8 @@ def migrate(
     typer.echo(f"{settings.data} has the format of this release.")
 
 
-def _supervise(settings: Settings) -> int:
+def supervise(settings: Settings) -> int:
+    """Run a server and its workers until a signal comes; the exit code."""
     from onceseen.log import configure
     from onceseen.worker.supervisor import Supervisor
 
@@ -161,30 +125,3 @@ def _end_on_signals(supervisor: "Supervisor") -> None:
 
     on_signal(signal.SIGTERM, supervisor.end)
     on_signal(signal.SIGINT, supervisor.end)
-
-
-def _settings(
-    config: Path | None,
-    data: Path | None,
-    host: str | None,
-    port: int | None,
-    workers: int | None,
-    database: str | None,
-    blobs: str | None,
-    signal_url: str | None,
-    no_samples: bool,
-    quiet: bool,
-) -> Settings:
-    """Flags that were given, over everything else."""
-    return load(
-        config,
-        data=data,
-        host=host,
-        port=port,
-        workers=workers,
-        database=database,
-        blobs=blobs,
-        signal=signal_url,
-        samples=False if no_samples else None,
-        quiet=True if quiet else None,
-    )

@@ -5,6 +5,10 @@ from typing import NamedTuple
 JOB_CREATED, JOB_PROGRESS, JOB_FINISHED, JOB_DELETED = "job.created", "job.progress", "job.finished", "job.deleted"
 WORKER_JOINED, WORKER_LEFT = "worker.joined", "worker.left"
 MODEL_ADDED, MODEL_PROMOTED, MODEL_REMOVED = "model.added", "model.promoted", "model.removed"
+KINDS = (
+    *(JOB_CREATED, JOB_PROGRESS, JOB_FINISHED, JOB_DELETED),
+    *(WORKER_JOINED, WORKER_LEFT, MODEL_ADDED, MODEL_PROMOTED, MODEL_REMOVED),
+)
 
 TOPIC = "events"
 """The signal's topic that wakes readers of events."""

@@ -102,6 +102,17 @@ class ItemRow(NamedTuple):
     finished_at: int | None
 
 
+class KeyRow(NamedTuple):
+    """The Idempotency-Key that a job was sent under; `body_hash` is there once the job's last chunk is (RECORD.md 2.7)."""
+
+    project: int
+    key: str
+    job: bytes
+    server: int
+    body_hash: bytes | None
+    created_at: int
+
+
 class PendingItem(NamedTuple):
     """An item that waits for a task's answer."""
 

@@ -7,7 +7,7 @@ QUEUED ───────────────► RUNNING ─────�
   │   put back               │ third death alone          │
   └──────────────────────────┼────────────────────────────┘
   ▲                          ▼
-  └── next submission ── CANCELLED (nobody wants it any more)
+  └── next submission ── CANCELLED (nobody wants it any more, or it was a dead letter that somebody purged)
 """
 
 from typing import NamedTuple
@@ -28,6 +28,7 @@ LEGAL = frozenset(
         (TaskState.FAILED, TaskState.QUEUED),
         (TaskState.FAILED, TaskState.RUNNING),
         (TaskState.FAILED, TaskState.SUCCEEDED),
+        (TaskState.FAILED, TaskState.CANCELLED),
         (TaskState.CANCELLED, TaskState.QUEUED),
         (TaskState.CANCELLED, TaskState.RUNNING),
         (TaskState.CANCELLED, TaskState.SUCCEEDED),

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from onceseen.domain.query import Query
+
 
 class ItemView(NamedTuple):
     """An item with its task's part (None where the task has run again since the item was settled, RECORD.md 3.2)."""
@@ -35,11 +37,17 @@ class ItemView(NamedTuple):
 
 
 class ItemFilter(NamedTuple):
-    """Which items, and in which order: one job's by n, or newest first over all jobs.
+    """Which items, and in which order: one job's by n, or newest first ((job, n) descending) over all jobs.
+
+    Over all jobs, items of a job that is still received or being deleted are left out, but not from the dead letters.
 
     Attributes:
-        after: (job, n) of the last item of the page before.
+        label: the whole label, case and all.
         dead_letters: only items of tasks that failed for another reason than their image.
+        query: the search grammar.
+        after, before: of `finished_at`, microseconds, both themselves left out; items that are not finished fall out.
+        cursor: (job, n) of the last item of the page before.
+        now: what `age` in the query counts from, microseconds; the present without it.
     """
 
     project: int
@@ -48,8 +56,30 @@ class ItemFilter(NamedTuple):
     digest: bytes | None = None
     states: tuple[str, ...] = ()
     label: str | None = None
-    after: tuple[bytes, int] | None = None
     dead_letters: bool = False
+    query: Query = Query()
+    after: int | None = None
+    before: int | None = None
+    cursor: tuple[bytes, int] | None = None
+    now: int | None = None
+
+
+class JobFilter(NamedTuple):
+    """Which jobs, newest first; without those that are still received or deleted.
+
+    Attributes:
+        project: of all projects without it.
+        states: those of STATES in domain/query.py; `running` while one of its items runs.
+        query: the search grammar, with JOB_WORDS.
+        cursor: the last job of the page before.
+        now: as in ItemFilter.
+    """
+
+    project: int | None = None
+    states: tuple[str, ...] = ()
+    query: Query = Query()
+    cursor: bytes | None = None
+    now: int | None = None
 
 
 class ImageView(NamedTuple):

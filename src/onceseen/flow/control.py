@@ -7,7 +7,6 @@ from onceseen.domain.ids import text_of
 from onceseen.domain.job import Control, Counts, FinishedItem, ItemRow, ItemState, JobRow, JobState
 from onceseen.domain.machine import is_answered
 from onceseen.domain.task import TaskRow, TaskState
-from onceseen.domain.views import ItemFilter
 from onceseen.errors import NotFound
 from onceseen.flow.settle import finished
 from onceseen.inference.registry import Catalog
@@ -68,10 +67,15 @@ def retry_dead_letters(tx: Transaction, tasks: Sequence[bytes], now: int) -> int
     return len(items)
 
 
-def dead_letters(tx: Transaction, project: int, limit: int) -> list[bytes]:
-    """Tasks that failed for another reason than their image."""
-    views = tx.views.items(ItemFilter(project, dead_letters=True), limit)
-    return sorted({view.task for view in views if view.task})
+def purge_dead_letters(tx: Transaction, tasks: Sequence[bytes]) -> int:
+    """Take dead letters off their list; how many items that were. The items keep their failure, and nobody's count changes.
+
+    Such a task is cancelled: nobody wants it any more. The next submission of the image, or a retry of the job, runs it again.
+    One whose failure has not yet reached all of its items stays.
+    """
+    wanted = tx.items.wanted(sorted(tasks))
+    purged = tx.tasks.purge(sorted(set(tasks) - wanted))
+    return len(tx.items.of_tasks(sorted(purged), ItemState.FAILED, 1_000_000))
 
 
 def _cancel(tx: Transaction, _job: JobRow, items: list[ItemRow], now: int) -> None:

@@ -1,10 +1,12 @@
 """One transaction for everything that waits. The order of its phases is the order of the locks (RECORD.md 1.2)."""
 
+from dataclasses import replace
+
 from onceseen.domain.events import JOB_CREATED, JOB_FINISHED, JOB_PROGRESS, NewEvent
 from onceseen.domain.ids import text_of
 from onceseen.domain.job import JobRow, JobState
 from onceseen.domain.machine import MAX_DEATHS
-from onceseen.flow import lease, local, settle, submit, sweep
+from onceseen.flow import idempotency, lease, local, settle, submit, sweep
 from onceseen.flow.work import Group, Outcome, Tally
 from onceseen.inference.registry import Catalog
 from onceseen.ports.database import Transaction
@@ -20,6 +22,10 @@ def commit(
     outcome, tally = Outcome(), Tally()
     if group.held is not None:
         group.given_back += sweep.lost(tx, server, group.held)
+    # 0: idempotency keys
+    outcome.refused = idempotency.claim(tx, group.chunks, now)
+    if outcome.refused:
+        group = replace(group, chunks=[chunk for chunk in group.chunks if chunk.job.id not in outcome.refused])
     # 1: task rows, submits before settles
     submit.upsert_tasks(tx, group.chunks, outcome)
     local.upsert_tasks(tx, group, outcome)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from onceseen.domain.job import FinishedItem, ItemRow, ItemState, JobRow, JobState, PendingItem, job_state
 from onceseen.domain.machine import is_answered
 from onceseen.domain.task import TaskRow
-from onceseen.flow.work import Chunk, DoneItem, Entry, JobHead, Outcome, Tally, unique_tasks
+from onceseen.flow.work import CANCELLED, Chunk, DoneItem, Entry, JobHead, Outcome, Tally, unique_tasks
 from onceseen.inference.registry import Catalog
 from onceseen.ports.database import Transaction
 
@@ -85,7 +85,8 @@ def item_row(job: JobHead, entry: Entry, tasks: Mapping[bytes, TaskRow], catalog
         failure = entry.failure
         assert failure is not None
         row = _waiting(job, entry, None)
-        return row._replace(state=ItemState.FAILED, error_kind=failure.kind, error=failure.message, finished_at=now)
+        state = ItemState.CANCELLED if failure == CANCELLED else ItemState.FAILED
+        return row._replace(state=state, error_kind=failure.kind, error=failure.message or None, finished_at=now)
     task = tasks[entry.key]
     row = _waiting(job, entry, task.id)
     if is_answered(task.state, task.error_kind):

@@ -6,6 +6,7 @@ from onceseen.domain.ids import now as clock
 from onceseen.domain.job import Control, JobState
 from onceseen.domain.machine import INNOCENT
 from onceseen.domain.task import Fence
+from onceseen.domain.views import JobFilter
 from onceseen.flow.work import GivenBack
 from onceseen.ports.database import Transaction
 
@@ -50,7 +51,7 @@ def broken_off(tx: Transaction, me: int, open_jobs: Collection[bytes]) -> int:
 
 def unfinished_local(tx: Transaction, me: int) -> None:
     """Jobs over local paths whose server died: what is there is their result; a new run begins the rest anew (RECORD.md 6)."""
-    for row, _running in tx.views.jobs(None, 1000):
+    for row, _running in tx.views.jobs(JobFilter(), 1000):
         if row.source == "local" and row.server != me and row.state == JobState.PENDING and not row.control:
             tx.jobs.recount(row.id, clock())
 

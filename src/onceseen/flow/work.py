@@ -13,10 +13,14 @@ from onceseen.domain.views import FileRow
 
 
 class Failure(NamedTuple):
-    """Why an item failed before it had a task."""
+    """Why an item ended before it had a task."""
 
     kind: str
     message: str
+
+
+CANCELLED = Failure("cancelled", "")
+"""Nobody wants it any more."""
 
 
 @dataclass(slots=True)
@@ -34,6 +38,14 @@ class Entry:
 
 
 @dataclass(slots=True)
+class JobKey:
+    """The Idempotency-Key of a job that is being received; the body's hash is known when its last chunk is sent."""
+
+    text: str
+    body_hash: bytes | None = None
+
+
+@dataclass(slots=True)
 class JobHead:
     """What a job is from its first chunk on."""
 
@@ -46,6 +58,7 @@ class JobHead:
     source: str
     owner: str
     created_at: int
+    key: JobKey | None = None
 
 
 @dataclass(slots=True)
@@ -159,6 +172,7 @@ class Outcome:
     places: dict[bytes, str] = field(default_factory=dict)  # digest -> location of claimed images
     heads: dict[bytes, Head] = field(default_factory=dict)
     jobs: dict[bytes, JobRow] = field(default_factory=dict)  # that changed
+    refused: set[bytes] = field(default_factory=set)  # jobs whose idempotency key another job holds
     events: list[NewEvent] = field(default_factory=list)
 
 

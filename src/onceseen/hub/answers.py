@@ -8,10 +8,11 @@ from onceseen.domain.machine import Blame, Standing, after_give_back
 from onceseen.domain.task import CLASSIFICATION, AnsweredTask, Fence, Settlement, TaskState, task_key
 from onceseen.domain.views import FileRow
 from onceseen.errors import BlobMissing, ImageError, ModelFailed
+from onceseen.flow.local import ROWS_AT_ONCE
 from onceseen.flow.work import Entry, Failure, GivenBack, Group, LocalAnswer, Outcome, Settled
 from onceseen.hub.links import WorkerLink
 from onceseen.hub.state import HubState
-from onceseen.hub.units import Facts, Unit
+from onceseen.hub.units import Facts, Lease, Unit
 from onceseen.hub.writer import Pending
 from onceseen.wire.link import Answer, Done
 
@@ -43,8 +44,18 @@ def done(hub: HubState, link: WorkerLink, message: Done) -> None:
             link.answered += 1
         if not unit.dropped:
             _hand_on(hub, unit, answer)
-    hub.writer.wake()
     hub.feed_local()
+    if _may_gather(hub, lease):
+        hub.writer.wake_soon()
+    else:
+        hub.writer.wake()
+
+
+def _may_gather(hub: HubState, lease: Lease) -> bool:
+    """Answers of local files wait for more of them while workers read others: a transaction for every batch is dear."""
+    more = any(link.leases for link in hub.workers())
+    few = len(hub.outbox.local) < ROWS_AT_ONCE
+    return more and few and not hub.dispatcher.heads and all(unit.local for unit in lease.units)
 
 
 def _hand_on(hub: HubState, unit: Unit, answer: Answer) -> None:

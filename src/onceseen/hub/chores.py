@@ -10,6 +10,7 @@ from onceseen.domain.events import TOPIC
 from onceseen.domain.ids import now
 from onceseen.domain.job import JobRow
 from onceseen.flow import control, sweep
+from onceseen.flow.idempotency import KEPT
 from onceseen.hub.state import HubState
 from onceseen.ports.database import Transaction
 
@@ -45,6 +46,7 @@ async def run(hub: HubState) -> None:
 async def sweep_once(hub: HubState) -> None:
     """What nobody else will do: lost rows, submissions that broke off, controls step by step."""
     hub.check_held = True
+    hub.open_keys = {key: job for key, job in hub.open_keys.items() if job in hub.open_jobs}
     hub.writer.wake()
 
     def transact(tx: Transaction) -> tuple[bool, list[JobRow]]:
@@ -63,11 +65,12 @@ async def sweep_once(hub: HubState) -> None:
 
 
 async def forget(hub: HubState) -> None:
-    """Old events, and images that were deleted an hour ago: rows first, then bytes."""
+    """Old events and idempotency keys, and images that were deleted an hour ago: rows first, then bytes."""
     kept_from = now() - int(hub.settings.event_days * DAY * 1e6)
 
     def transact(tx: Transaction) -> list[str]:
         tx.events.prune(kept_from)
+        tx.keys.prune(now() - KEPT)
         return sweep.forgotten_images(tx, now())
 
     gone = await hub.writer.call(transact)

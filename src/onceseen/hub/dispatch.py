@@ -141,6 +141,13 @@ class Dispatcher:
             del self.local[lane]
         return units
 
+    def forget_local(self, lane: bytes, units: Iterable[Unit]) -> None:
+        """Files that nobody wants any more."""
+        gone = set(map(id, units))
+        left = deque(unit for unit in self.local.pop(lane, ()) if id(unit) not in gone)
+        if left:
+            self.local[lane] = left
+
     def return_local(self, lane: bytes, units: Sequence[Unit]) -> None:
         """Files that no worker took, or whose worker died: first in the queue again."""
         self.local.setdefault(lane, deque()).extendleft(reversed(units))

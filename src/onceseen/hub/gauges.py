@@ -23,8 +23,7 @@ class Gauges(Collector):
             "Images that workers hold",
             sum(len(lease.units) for link in workers for lease in link.leases.values()),
         )
-        with self._hub.database.read() as reader:
-            totals = reader.views.totals()
+        totals = self._hub.totals.read()
         tasks = GaugeMetricFamily("onceseen_tasks", "Tasks that wait or run", labels=["state"])
         tasks.add_metric(["queued"], totals.queued)
         tasks.add_metric(["running"], totals.running)

@@ -16,7 +16,7 @@ import structlog
 from onceseen.domain.events import TOPIC
 from onceseen.domain.ids import now
 from onceseen.domain.machine import INNOCENT
-from onceseen.errors import StoreError
+from onceseen.errors import KeyInFlight, StoreError
 from onceseen.flow import group as flow_group
 from onceseen.flow import sweep
 from onceseen.flow.work import Group, Outcome
@@ -170,6 +170,8 @@ class Hub(HubState):
             self.dispatcher.heads.pop(lane, None)
         self.dispatcher.heads |= outcome.heads
         self.outbox.leftovers += outcome.leftovers
+        if outcome.refused:
+            pendings = self._without_refused(pendings, outcome)
         answers.early_rows(self, pendings, outcome)
         facts = answers.settled(self, group, outcome)
         for pending in pendings:
@@ -188,6 +190,14 @@ class Hub(HubState):
         self.feed_local()
         if self.outbox or (self.dispatcher.heads and self._free_credit()):
             self.writer.wake()
+
+    def _without_refused(self, pendings: list[Pending], outcome: Outcome) -> list[Pending]:
+        """Nothing was written of jobs whose idempotency key another job took first."""
+        for pending in pendings:
+            if pending.chunk.job.id in outcome.refused:
+                answers.drop_early(self, pending)
+                fail(pending.done, KeyInFlight())
+        return [pending for pending in pendings if pending.chunk.job.id not in outcome.refused]
 
     def _free_credit(self) -> bool:
         lanes = [self.dispatcher.lane(lane) for lane in self.dispatcher.heads]

@@ -11,8 +11,10 @@ from onceseen.domain.ids import now
 from onceseen.domain.model import ModelRow
 from onceseen.errors import ModelExists
 from onceseen.flow import models
+from onceseen.hub.state import HubState
 from onceseen.inference import external
 from onceseen.inference.manifest import Manifest, content_digest, read
+from onceseen.inference.registry import Model
 from onceseen.ports.database import Transaction
 
 T = TypeVar("T")
@@ -55,6 +57,24 @@ def add_bundled(begin: Callable[[Callable[[Transaction], None]], T]) -> T:
                 continue  # somebody's own model has this name and version
 
     return begin(write)
+
+
+async def adopt(hub: HubState, path: Path, sets: dict[str, str]) -> Model:
+    """Make a model known that stays where it lies: a directory with its manifest, or one weights file with `sets`.
+
+    Raises:
+        InvalidManifest: says which key is wrong.
+        ModelExists: this version has other weights.
+    """
+
+    def look() -> tuple[Manifest, bytes, str]:
+        manifest, directory = read(path, sets)
+        return manifest, content_digest(manifest, directory), str(directory.absolute())
+
+    manifest, digest, location = await hub.read(look)
+    row = await hub.writer.call(lambda tx: models.add(tx, manifest, digest, location, now()))
+    await hub.reload_catalog()
+    return hub.catalog.resolve(row.ref)
 
 
 def forget_files(store: Path, row: ModelRow, others: list[ModelRow]) -> None:

@@ -10,7 +10,7 @@ from onceseen.domain.ids import now, text_of
 from onceseen.domain.machine import INNOCENT, Blame
 from onceseen.domain.views import WorkerRow
 from onceseen.errors import UnknownModel
-from onceseen.hub import answers, looks
+from onceseen.hub import answers, handed, looks
 from onceseen.hub.links import WorkerLink
 from onceseen.hub.state import HubState
 from onceseen.ports.database import Transaction
@@ -49,12 +49,19 @@ def heard(hub: HubState, link: WorkerLink, message: wire.FromWorker, payload: by
             link.memory_mb = memory_mb
         case wire.Bye():
             link.left = True
-        case wire.Started(pid):
-            log.info("worker.started", pid=pid)
-        case wire.Died(pid, reason):
-            log.warning("worker.died", pid=pid, reason=reason)
+        case wire.Started() | wire.Died():
+            _child(message)
+        case wire.Ask():
+            handed.asked(hub, link, message, payload)
         case _:
             assert_never(message)
+
+
+def _child(message: wire.Started | wire.Died) -> None:
+    if isinstance(message, wire.Started):
+        log.info("worker.started", pid=message.pid)
+    else:
+        log.warning("worker.died", pid=message.pid, reason=message.reason)
 
 
 def _joined(hub: HubState, link: WorkerLink, hello: wire.Hello) -> None:

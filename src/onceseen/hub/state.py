@@ -14,6 +14,7 @@ from onceseen.hub.links import WorkerLink
 from onceseen.hub.metrics import Metrics
 from onceseen.hub.outbox import Outbox
 from onceseen.hub.settings import HubSettings
+from onceseen.hub.totals import Counted
 from onceseen.hub.units import Looks, Unit
 from onceseen.hub.waiters import Waiters
 from onceseen.hub.writer import PackStage, WriterStage
@@ -43,6 +44,7 @@ class HubState:
         open: keys that run here or are about to.
         held: (task, attempt) from its claim or insert until its settle is committed.
         open_jobs: submissions that are being received.
+        open_keys: (project, idempotency key) -> the submission that came with it; it counts while that one is open.
         pending_bytes: of submissions on their way to the disk.
         joined: a worker is warm, or will never be.
         check_held: the next transaction puts back running rows that no lease names.
@@ -61,6 +63,7 @@ class HubState:
         self.models = models
         self.settings = settings
         self.metrics = Metrics()
+        self.totals = Counted(database)
         self.me = 0
         self.catalog = Catalog()
         self.links: dict[bytes, WorkerLink] = {}
@@ -73,6 +76,7 @@ class HubState:
         self.cache = ImageCache(settings.cache_bytes)
         self.pending_bytes = 0
         self.open_jobs: set[bytes] = set()
+        self.open_keys: dict[tuple[int, str], bytes] = {}
         self.joined = asyncio.Event()
         self.check_held = False
         self.controlled = asyncio.Event()

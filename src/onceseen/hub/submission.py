@@ -44,6 +44,8 @@ class Submission:
         StorageFull, DatabaseAway: the record cannot take it; nothing was promised.
     """
 
+    running = 0  # hub/intake.py: nobody has looked how many of its items run already
+
     def __init__(self, hub: HubState, request: Request) -> None:
         self.hub = hub
         self.request = request
@@ -160,7 +162,7 @@ class Submission:
             return None
         lane = hub.dispatcher.lane(model.lane)
         link = hub.dispatcher.early_link(hub.workers(), lane, self.request.priority)
-        if link is None or lane.broken or self._is_answered(key):
+        if link is None or lane.broken or (not self._own and self._is_answered(key)):  # an own key is a new one
             return None
         unit = Unit(model.lane, self.head.project, digest, key, queued_at=moment, data=data)
         if not hub.lease(link, [unit]):
@@ -233,18 +235,17 @@ async def submit_paths(
     )
     own = request.fresh or not model.manifest.cache
     known = {} if own else await _known(hub, model, files)
+    facts = await hub.read(lambda: [_facts(path) for _, path in files])
     entries, units = [], []
     for n, (name, path) in enumerate(files):
+        if n % CHUNK_ITEMS == 0:
+            await asyncio.sleep(0)  # a million files must not hold up everybody else
         place = str(path.absolute())
         answered = known.get(place)
         if answered is not None:
             entries.append((n, name, place, answered))
             continue
-        try:
-            facts = path.stat()
-            size, modified = facts.st_size, facts.st_mtime_ns
-        except OSError:
-            size, modified = 0, 0  # the worker will say what is wrong
+        size, modified = facts[n]
         file = LocalFile(head, n, name, place, size, modified, PARAMS, told, own)
         units.append(Unit(model.lane, head.project, queued_at=head.created_at, path=place, local=file))
     row = await _open_local(hub, head, model, len(units), entries, told)
@@ -252,6 +253,15 @@ async def submit_paths(
         hub.dispatcher.return_local(model.lane, units)
         hub.feed_local()
     return row
+
+
+def _facts(path: Path) -> tuple[int, int]:
+    """(size, time of change); zeros where there is no file: the worker will say what is wrong."""
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_size, found.st_mtime_ns
 
 
 async def _known(hub: HubState, model: Model, files: Sequence[tuple[str, Path]]) -> dict[str, bytes]:
@@ -262,11 +272,7 @@ async def _known(hub: HubState, model: Model, files: Sequence[tuple[str, Path]])
         found = {}
         with hub.database.read() as reader:
             for place, row in reader.files.find(hub.settings.project, places).items():
-                try:
-                    facts = Path(place).stat()
-                except OSError:
-                    continue
-                if (facts.st_size, facts.st_mtime_ns) != (row.size, row.mtime_ns):
+                if _facts(Path(place)) != (row.size, row.mtime_ns):
                     continue
                 task = reader.tasks.find(task_key(hub.settings.project, row.digest, None, model.lane, PARAMS, None))
                 if task is not None and is_answered(task.state, task.error_kind):

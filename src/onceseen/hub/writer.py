@@ -27,6 +27,7 @@ log = structlog.get_logger()
 T = TypeVar("T")
 
 LINGER_SECONDS = 0.025
+GATHER_SECONDS = 0.2
 ITEMS_AT_ONCE = 1000
 BYTES_AT_ONCE = 32 << 20
 RETRY_SECONDS = 0.5
@@ -101,6 +102,17 @@ class PackStage:
         """End the thread."""
         self._thread.shutdown()
 
+    async def place(self, project: int, blobs: dict[bytes, bytes]) -> dict[bytes, str]:
+        """Make bytes durable whose rows are there already; digest -> where they lie."""
+
+        def write() -> dict[bytes, str]:
+            wanted = {digest: (project, data) for digest, data in blobs.items() if digest not in self._placed}
+            if wanted:
+                self._write(wanted)
+            return {digest: self._placed[digest] for digest in blobs}
+
+        return await asyncio.get_running_loop().run_in_executor(self._thread, write)
+
     def forget(self, digest: bytes) -> None:
         """The bytes of an image turned out to be gone: store them anew when they come again."""
         self._placed.pop(digest, None)
@@ -166,12 +178,20 @@ class WriterStage:
         self._refused = refused
         self._linger = linger
         self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
+        self._soon: asyncio.TimerHandle | None = None
         self._thread = ThreadPoolExecutor(1, "writer")
 
     def wake(self) -> None:
         """Something waits."""
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
         self._wake.set()
+
+    def wake_soon(self) -> None:
+        """Something waits that may gather for a while: local answers, which nobody was promised yet."""
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(GATHER_SECONDS, self.wake)
 
     async def run(self) -> None:
         """Work until cancelled."""

@@ -94,9 +94,13 @@ def read(
     table, directory = gather(path, overrides or {})
     manifest_rules.known_keys(table)
     manifest_rules.known_words(table)
+    if "threshold" in table and "positive" not in table:
+        raise InvalidManifest("`threshold` needs `positive`: name the labels that count as a find.")
     table["labels"] = manifest_rules.labels(table.get("labels"), directory, inside_only)
     manifest = _complete(_convert(table))
     manifest_rules.values(manifest)
+    if not manifest.positive:
+        manifest = msgspec.structs.replace(manifest, threshold=None)  # of nothing; `positive = []` says so
     weights = manifest_rules.inside(directory, manifest.file, "file", inside_only)
     if not weights.is_file():
         raise InvalidManifest(

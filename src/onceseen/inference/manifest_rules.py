@@ -141,8 +141,6 @@ def values(manifest: "Manifest") -> None:
             near = difflib.get_close_matches(label, manifest.labels, n=1, cutoff=0.5)
             cure = f"did you mean {near[0]!r}?" if near else "write a label exactly as in `labels`."
             raise InvalidManifest(f"`positive`: {label!r} is not among the {len(manifest.labels)} labels; {cure}")
-    if manifest.threshold is not None and not manifest.positive:
-        raise InvalidManifest("`threshold` needs `positive`: name the labels that count as a find.")
     _between("threshold", manifest.threshold, 0, math.inf)
     _between("top", manifest.top, 1, 1000)
     _between("timeout", manifest.timeout, 0.001, 86_400)

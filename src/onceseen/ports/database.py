@@ -9,11 +9,21 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from onceseen.domain.events import Event, NewEvent
-from onceseen.domain.job import Counts, FinishedItem, ImageFacts, ItemRow, JobRow, NewImage, PendingItem
+from onceseen.domain.job import Counts, FinishedItem, ImageFacts, ItemRow, JobRow, KeyRow, NewImage, PendingItem
 from onceseen.domain.machine import Verdict
 from onceseen.domain.model import ModelRow
 from onceseen.domain.task import AnsweredTask, Claimed, Fence, Head, NewTask, Settlement, TaskRow
-from onceseen.domain.views import AttemptRow, FileRow, ImageView, ItemFilter, ItemView, LaneTotals, Totals, WorkerRow
+from onceseen.domain.views import (
+    AttemptRow,
+    FileRow,
+    ImageView,
+    ItemFilter,
+    ItemView,
+    JobFilter,
+    LaneTotals,
+    Totals,
+    WorkerRow,
+)
 
 
 class Tasks(Protocol):
@@ -46,6 +56,9 @@ class Tasks(Protocol):
 
     def cancel(self, tasks: Sequence[bytes]) -> None:
         """Cancel those of the tasks that wait or run."""
+
+    def purge(self, tasks: Sequence[bytes]) -> set[bytes]:
+        """Cancel those of the tasks that failed and are not remembered, and leave all else of them; their ids."""
 
     def get(self, tasks: Sequence[bytes]) -> list[TaskRow]:
         """Rows by id, in any order."""
@@ -117,6 +130,25 @@ class Jobs(Protocol):
 
     def receiving(self) -> list[JobRow]:
         """Jobs whose last chunk has not come."""
+
+
+class Keys(Protocol):
+    """Idempotency keys: which job a request was, so that its repetition makes no second one (RECORD.md 2.7)."""
+
+    def get(self, project: int, key: str) -> tuple[KeyRow, bool] | None:
+        """A key, and whether its server lives."""
+
+    def claim(self, row: KeyRow) -> bool:
+        """Insert a key unless it is there; whether it is this job's now."""
+
+    def complete(self, row: KeyRow) -> None:
+        """Write the body's hash to the key that this job holds."""
+
+    def forget(self, project: int, key: str, job: bytes) -> None:
+        """Delete a key if this job holds it."""
+
+    def prune(self, before: int) -> None:
+        """Delete keys older than a time."""
 
 
 class Images(Protocol):
@@ -226,14 +258,20 @@ class Views(Protocol):
     def job(self, job: bytes) -> tuple[JobRow, int] | None:
         """A job and how many of its pending items run now."""
 
-    def jobs(self, before: bytes | None, limit: int) -> list[tuple[JobRow, int]]:
-        """Jobs, newest first, without those that are still received or deleted."""
+    def jobs(self, where: JobFilter, limit: int) -> list[tuple[JobRow, int]]:
+        """Jobs and how many of their pending items run now; the order and the filters are JobFilter's."""
+
+    def dead_letters(self, where: ItemFilter) -> list[bytes]:
+        """Tasks of all dead letters that a filter finds, sorted."""
 
     def image(self, project: int, digest: bytes) -> ImageView | None:
         """An image by the digest of its bytes or of its pixels."""
 
     def totals(self) -> Totals:
-        """Counts over the whole record."""
+        """Counts over the whole record; adds up all jobs."""
+
+    def waiting(self) -> tuple[int, int]:
+        """How many tasks are queued, and how many run."""
 
     def lanes(self) -> list[LaneTotals]:
         """What waits, by lane."""
@@ -249,6 +287,7 @@ class Reader(Protocol):
     images: Images
     jobs: Jobs
     files: Files
+    keys: Keys
     events: Events
     models: Models
     views: Views

@@ -1,28 +1,37 @@
 """Puts the HTTP side together: guard, the bare submit route, and FastAPI for everything else."""
 
+from functools import cache
 from http import HTTPStatus
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from onceseen.errors import InvalidRequest, OnceseenError
 from onceseen.hub.hub import Hub
-from onceseen.server import events, health, home, images, jobs, models, predictions, workers
-from onceseen.server.asgi import PROBLEM, RETRY_AFTER, App, Receive, Scope, Send, problem
+from onceseen.server import docs, events, health, home, images, jobs, models, openapi, predictions, workers
+from onceseen.server.asgi import PROBLEM, App, Receive, Scope, Send, problem
+from onceseen.server.common import only_known_parameters
 from onceseen.server.guard import Guard
 from onceseen.server.submit import SubmitRoute
 from onceseen.settings import Settings
-from onceseen.wire.http import encode
+from onceseen.wire.http import ProblemOut, encode
 
 
 def build_app(hub: Hub, settings: Settings) -> App:
     """The whole ASGI application of a server."""
-    api = FastAPI(title="Onceseen", docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    api = FastAPI(
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        generate_unique_id_function=lambda route: route.name,
+        dependencies=[Depends(only_known_parameters)],
+    )
     api.state.hub, api.state.settings = hub, settings
-    for resource in (jobs, predictions, images, models, workers, events, health, home):
+    for resource in (jobs, predictions, images, models, workers, events, health, home, docs):
         api.include_router(resource.router)
+    api.openapi = cache(lambda: openapi.document(api.routes))  # type: ignore[method-assign]  # FastAPI's own way
     api.add_exception_handler(OnceseenError, _onceseen)
     api.add_exception_handler(HTTPException, _http)
     api.add_exception_handler(RequestValidationError, _validation)
@@ -40,7 +49,7 @@ def build_app(hub: Hub, settings: Settings) -> App:
 
 def answer_problem(error: OnceseenError) -> Response:
     """An error as a response."""
-    headers = {"retry-after": RETRY_AFTER[error.status]} if error.status in RETRY_AFTER else None
+    headers = None if error.retry_after is None else {"retry-after": str(error.retry_after)}
     return Response(encode(problem(error)), error.status, headers, PROBLEM)
 
 
@@ -60,13 +69,7 @@ async def _http(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     code = status.phrase.lower().replace(" ", "-")
-    body = {
-        "type": f"urn:onceseen:error:{code}",
-        "title": status.phrase,
-        "status": status.value,
-        "detail": str(error.detail),
-        "code": code,
-    }
+    body = ProblemOut(f"urn:onceseen:error:{code}", status.phrase, status.value, str(error.detail), code)
     return Response(encode(body), error.status_code, error.headers, PROBLEM)
 
 

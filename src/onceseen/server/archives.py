@@ -15,7 +15,7 @@ from typing import IO, TypeVar, cast
 
 from onceseen.domain.names import clean_name, is_image_name
 from onceseen.errors import InvalidRequest, PayloadTooLarge
-from onceseen.hub.submission import Submission
+from onceseen.hub.intake import Intake
 from onceseen.settings import Settings
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ READ_ERRORS = (
 """What the archive modules raise for damaged ones; ValueError also for names that are not UTF-8."""
 
 
-async def receive_images(submission: Submission, body: AsyncIterator[bytes], kind: str, settings: Settings) -> None:
+async def receive_images(submission: Intake, body: AsyncIterator[bytes], kind: str, settings: Settings) -> None:
     """Take every image file of an archive, in its order.
 
     Raises:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from onceseen.errors import OnceseenError
-from onceseen.wire.http import encode
+from onceseen.wire.http import ProblemOut, encode
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -15,19 +15,12 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
 PROBLEM = "application/problem+json"
-RETRY_AFTER = {429: "1", 503: "2"}
 
 
-def problem(error: OnceseenError) -> dict[str, Any]:
+def problem(error: OnceseenError) -> ProblemOut:
     """An error as others read it: a stable `code`, and a sentence for people."""
     title = (type(error).__doc__ or "").strip().partition(";")[0].rstrip(".")
-    return {
-        "type": f"urn:onceseen:error:{error.code}",
-        "title": title,
-        "status": error.status,
-        "detail": error.message,
-        "code": error.code,
-    }
+    return ProblemOut(f"urn:onceseen:error:{error.code}", title, error.status, error.message, error.code)
 
 
 async def send_bytes(send: Send, status: int, body: bytes, headers: Headers) -> None:
@@ -40,8 +33,8 @@ async def send_bytes(send: Send, status: int, body: bytes, headers: Headers) -> 
 async def send_problem(send: Send, error: OnceseenError) -> None:
     """An error as one whole answer."""
     headers = [(b"content-type", PROBLEM.encode())]
-    if error.status in RETRY_AFTER:
-        headers.append((b"retry-after", RETRY_AFTER[error.status].encode()))
+    if error.retry_after is not None:
+        headers.append((b"retry-after", str(error.retry_after).encode()))
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
     await send_bytes(send, error.status, encode(problem(error)), headers)

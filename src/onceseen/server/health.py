@@ -2,6 +2,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from onceseen.server.common import TheHub, json
+from onceseen.wire.http import HealthOut
 
 router = APIRouter(tags=["health"])
 
@@ -9,21 +10,21 @@ router = APIRouter(tags=["health"])
 @router.get("/healthz/live")
 async def live() -> Response:
     """The process answers."""
-    return json({"status": "ok"})
+    return json(HealthOut("ok"))
 
 
 @router.get("/healthz/ready")
 async def ready(hub: TheHub) -> Response:
     """The record answers and the server is not ending."""
     if hub.draining:
-        return json({"status": "draining"}, 503)
+        return json(HealthOut("draining"), 503)
 
     def ask() -> None:
         with hub.database.read() as reader:
             reader.events.bounds()
 
     await hub.read(ask)
-    return json({"status": "ok", "workers": len(hub.workers())})
+    return json(HealthOut("ok", len(hub.workers())))
 
 
 @router.get("/metrics")

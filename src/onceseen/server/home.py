@@ -10,7 +10,7 @@ from onceseen.domain.views import ItemFilter, ItemView, Totals
 from onceseen.errors import NotFound
 from onceseen.server.common import TheHub
 from onceseen.server.guard import PAGE_POLICY
-from onceseen.server.submit import item_view_out
+from onceseen.server.items import item_view_out
 from onceseen.wire.http import ItemOut
 
 router = APIRouter(include_in_schema=False)
@@ -53,7 +53,7 @@ async def latest(hub: TheHub) -> HTMLResponse:
 async def _latest(hub: TheHub) -> str:
     def read() -> tuple[Totals, list[ItemView]]:
         with hub.database.read() as reader:
-            return reader.views.totals(), reader.views.items(ItemFilter(hub.settings.project), LATEST)
+            return hub.totals.read(), reader.views.items(ItemFilter(hub.settings.project), LATEST)
 
     totals, views = await hub.read(read)
     workers = len(hub.workers())

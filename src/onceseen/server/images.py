@@ -1,15 +1,15 @@
 import re
 from pathlib import Path
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from onceseen.domain.views import ImageView, ItemFilter, ItemView
+from onceseen.domain.views import ImageView, ItemFilter
 from onceseen.errors import BlobMissing, InvalidRequest, NotFound
 from onceseen.hub import looks
 from onceseen.hub.hub import Hub
-from onceseen.server.common import Limit, TheHub, TheSettings, image_digest, json, make_cursor, page, read_cursor
-from onceseen.server.submit import item_view_out
+from onceseen.server.common import OptionalLimit, TheHub, TheSettings, image_digest, json, read_cursor
+from onceseen.server.items import listing
 from onceseen.wire.http import image_out
 
 router = APIRouter(prefix="/v1/images", tags=["images"])
@@ -57,18 +57,13 @@ async def thumbnail(hub: TheHub, settings: TheSettings, digest: str, size: int =
 
 
 @router.get("/{digest}/predictions")
-async def predictions(hub: TheHub, digest: str, cursor: str | None = None, limit: Limit = 100) -> Response:
+async def predictions(
+    hub: TheHub, request: Request, digest: str, cursor: str | None = None, limit: OptionalLimit = None
+) -> Response:
     """All items of an image, newest first."""
     image = await _image(hub, digest)
-    where = ItemFilter(hub.settings.project, digest=image.digest, after=read_cursor(cursor))
-
-    def read() -> list[ItemView]:
-        with hub.database.read() as reader:
-            return reader.views.items(where, limit)
-
-    views = await hub.read(read)
-    items = [item_view_out(hub, view) for view in views]
-    return page(items, limit, make_cursor(views[-1].job, views[-1].n) if views else None)
+    where = ItemFilter(hub.settings.project, digest=image.digest, cursor=read_cursor(cursor))
+    return await listing(hub, request, where, limit)
 
 
 async def _image(hub: Hub, digest: str) -> ImageView:

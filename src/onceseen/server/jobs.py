@@ -1,27 +1,49 @@
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from onceseen.domain.ids import now, text_of
 from onceseen.domain.job import Control, JobState
-from onceseen.domain.views import ItemFilter, ItemView
+from onceseen.domain.query import JOB_WORDS, parse
+from onceseen.domain.views import ItemFilter, ItemView, JobFilter
 from onceseen.errors import NotFound
 from onceseen.flow import control
+from onceseen.hub import local
 from onceseen.hub.hub import Hub
-from onceseen.server.common import MOST, Limit, TheHub, job_id, json, make_cursor, page, read_cursor, states_of
-from onceseen.server.submit import item_view_out
+from onceseen.server.common import (
+    MOST,
+    Limit,
+    OptionalLimit,
+    TheHub,
+    job_id,
+    json,
+    make_cursor,
+    page,
+    read_cursor,
+    states_of,
+)
+from onceseen.server.items import item_view_out, listing
 from onceseen.wire.http import JobOut, job_out
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
 
 @router.get("")
-async def list_jobs(hub: TheHub, cursor: str | None = None, limit: Limit = 50) -> Response:
-    """Jobs, newest first."""
-    place = read_cursor(cursor)
+async def list_jobs(
+    hub: TheHub,
+    state: str | None = None,
+    model: str = "",
+    q: str = "",
+    cursor: str | None = None,
+    limit: Limit = 50,
+) -> Response:
+    """Jobs, newest first; `q` takes the words state, model, owner, age, job, name, and text."""
+    place, query = read_cursor(cursor), parse(q, JOB_WORDS)
+    query = query.also("model", model) if model else query
+    where = JobFilter(hub.settings.project, states_of(state), query, place[0] if place else None)
 
     def read() -> list[JobOut]:
         with hub.database.read() as reader:
-            return [job_out(row, running) for row, running in reader.views.jobs(place[0] if place else None, limit)]
+            return [job_out(row, running) for row, running in reader.views.jobs(where, limit)]
 
     jobs = await hub.read(read)
     return page(jobs, limit, make_cursor(job_id(jobs[-1].id), 0) if jobs else None)
@@ -48,20 +70,25 @@ async def one_job(hub: TheHub, job: str) -> Response:
 @router.get("/{job}/items")
 async def list_items(
     hub: TheHub,
+    request: Request,
     job: str,
     state: str | None = None,
     label: str | None = None,
+    q: str = "",
     cursor: str | None = None,
-    limit: Limit = 100,
+    limit: OptionalLimit = None,
 ) -> Response:
     """Items of a job, by n."""
     where = ItemFilter(
-        hub.settings.project, job_id(job), states=states_of(state), label=label, after=read_cursor(cursor)
+        hub.settings.project,
+        job_id(job),
+        states=states_of(state),
+        label=label,
+        query=parse(q),
+        cursor=read_cursor(cursor),
     )
     await _must_exist(hub, job)
-    views = await hub.read(lambda: _items(hub, where, limit))
-    items = [item_view_out(hub, view) for view in views]
-    return page(items, limit, make_cursor(views[-1].job, views[-1].n) if views else None)
+    return await listing(hub, request, where, limit)
 
 
 @router.get("/{job}/items/{n}")
@@ -69,7 +96,12 @@ async def one_item(hub: TheHub, job: str, n: int) -> Response:
     """One item."""
     where = ItemFilter(hub.settings.project, job_id(job), n=n)
     await _must_exist(hub, job)
-    views = await hub.read(lambda: _items(hub, where, 1)) if 0 <= n <= MOST else []
+
+    def read() -> list[ItemView]:
+        with hub.database.read() as reader:
+            return reader.views.items(where, 1)
+
+    views = await hub.read(read) if 0 <= n <= MOST else []
     if not views:
         raise NotFound(f"The job {job} has no item {n}.")
     return json(item_view_out(hub, views[0]))
@@ -95,6 +127,8 @@ async def delete_job(hub: TheHub, job: str) -> Response:
 
 
 async def _ask(hub: Hub, job: str, what: Control) -> Response:
+    if what != Control.RETRY:
+        await local.end(hub, job_id(job))
     row = await hub.writer.call(lambda tx: control.ask(tx, job_id(job), what, now()))
     hub.controlled.set()
     return json(job_out(row))
@@ -108,8 +142,3 @@ async def _must_exist(hub: Hub, job: str) -> None:
 
     if not await hub.read(read):
         raise NotFound(f"There is no job {text_of(job_id(job))}.")
-
-
-def _items(hub: Hub, where: ItemFilter, limit: int) -> list[ItemView]:
-    with hub.database.read() as reader:
-        return reader.views.items(where, limit)

@@ -7,18 +7,17 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import IO
 
 import structlog
-import uvicorn
 import uvloop
-from uvicorn.protocols.http import httptools_impl
 
 from onceseen import wiring
 from onceseen.bundled import samples
 from onceseen.domain.model import DIALECT_DEFAULTS
 from onceseen.domain.task import BACKGROUND
+from onceseen.domain.views import JobFilter
 from onceseen.errors import SettingsError, UnknownModel
 from onceseen.hub.gauges import Gauges
 from onceseen.hub.hub import Hub
@@ -28,6 +27,7 @@ from onceseen.log import configure, silence
 from onceseen.ports.database import Transaction
 from onceseen.process import end_with
 from onceseen.server.app import build_app
+from onceseen.server.http import Server
 from onceseen.settings import Settings
 
 log = structlog.get_logger()
@@ -35,18 +35,6 @@ log = structlog.get_logger()
 WARM_SECONDS = 30.0
 SAMPLES_SECONDS = 20.0
 DRAIN_SECONDS = 4.0
-BODY_AHEAD = 1 << 20
-"""Bytes of a request that are read before somebody takes them. uvicorn's 64 kB would stop and resume the reading of nearly
-every photograph; it has no setting for it."""
-
-
-class Uvicorn(uvicorn.Server):
-    """uvicorn without its signal handlers: it would raise a caught SIGTERM again and end with another code than 0."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Signals are `run`'s."""
-        yield
 
 
 def run(settings: Settings, *, workers_expected: bool = False) -> int:
@@ -90,20 +78,7 @@ async def _serve(
     await hub.reload_catalog()
     hub.metrics.registry.register(Gauges(hub))
     listener = await wiring.listen(address, hub.accept)
-    httptools_impl.HIGH_WATER_LIMIT = BODY_AHEAD  # type: ignore[attr-defined]
-    config = uvicorn.Config(
-        build_app(hub, settings),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        http="httptools",
-        ws="none",
-        server_header=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=3,
-        timeout_keep_alive=75,
-    )
-    server = Uvicorn(config)
+    server = Server(build_app(hub, settings))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _begin_to_end, hub, server)
@@ -117,13 +92,13 @@ async def _serve(
     log.info("server.ended")
 
 
-def _begin_to_end(hub: Hub, server: uvicorn.Server) -> None:
+def _begin_to_end(hub: Hub, server: Server) -> None:
     log.info("server.draining")
     hub.drain()
     server.should_exit = True
 
 
-async def _greet(hub: Hub, settings: Settings, server: uvicorn.Server, url: str, *, workers_expected: bool) -> None:
+async def _greet(hub: Hub, settings: Settings, server: Server, url: str, *, workers_expected: bool) -> None:
     """Say "ready" on stdout, once it is."""
     while not server.started:
         await asyncio.sleep(0.01)
@@ -144,7 +119,7 @@ async def _classify_samples(hub: Hub) -> None:
     """At the first start there is something to see: the sample images, each by its own model."""
 
     def is_new(tx: Transaction) -> bool:
-        return tx.servers.meta("samples", None) is None and not tx.views.jobs(None, 1)
+        return tx.servers.meta("samples", None) is None and not tx.views.jobs(JobFilter(), 1)
 
     if not await hub.writer.call(is_new):
         return

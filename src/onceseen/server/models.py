@@ -2,8 +2,9 @@ import asyncio
 import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from onceseen.domain.ids import now
@@ -18,7 +19,7 @@ from onceseen.inference.registry import Model, model_out
 from onceseen.server.archives import READ_ERRORS
 from onceseen.server.common import TheHub, TheSettings, json
 from onceseen.settings import Settings
-from onceseen.wire.http import ModelOut
+from onceseen.wire.http import DefaultOut, ModelOut, Page
 
 router = APIRouter(prefix="/v1/models", tags=["models"])
 
@@ -28,7 +29,7 @@ MAX_UPLOAD = 2_000_000_000
 @router.get("")
 async def list_models(hub: TheHub) -> Response:
     """Every version of every model."""
-    return json({"items": [_shown(hub, model) for model in hub.catalog.models], "next": None})
+    return json(Page([_shown(hub, model) for model in hub.catalog.models], None))
 
 
 @router.put("/defaults/{dialect}")
@@ -36,7 +37,7 @@ async def set_default(hub: TheHub, dialect: str, model: str) -> Response:
     """Choose the model of clients that name none."""
     await hub.writer.call(lambda tx: flow.set_default(tx, dialect, model))
     await hub.reload_catalog()
-    return json({"dialect": dialect, "model": model})
+    return json(DefaultOut(dialect, model))
 
 
 @router.get("/defaults")
@@ -53,13 +54,17 @@ async def one_model(hub: TheHub, ref: str) -> Response:
 
 @router.post("")
 async def add_model(
-    hub: TheHub, settings: TheSettings, request: Request, name: str = "", version: str = ""
+    hub: TheHub,
+    settings: TheSettings,
+    request: Request,
+    given: Annotated[tuple[str, ...], Query(alias="set")] = (),
+    name: str = "",
+    version: str = "",
 ) -> Response:
     """Add a version: the zip of a model's directory, or one file with `name`."""
     with tempfile.TemporaryDirectory(dir=settings.data / "tmp") as folder:
         place = await _receive(request, Path(folder), settings)
         overrides = {key: value for key, value in (("name", name), ("version", version)) if value}
-        given = request.query_params.getlist("set")
         overrides |= dict(_pair(text) for text in given)
         try:
             row = await asyncio.to_thread(_install, hub, place, overrides)

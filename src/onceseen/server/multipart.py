@@ -8,7 +8,7 @@ from python_multipart.multipart import parse_options_header
 
 from onceseen.domain.names import clean_name
 from onceseen.errors import InvalidRequest, PayloadTooLarge
-from onceseen.hub.submission import Submission
+from onceseen.hub.intake import Intake
 from onceseen.settings import Settings
 
 FIELD = "images"
@@ -82,9 +82,7 @@ class _Parts:
         self.ended = True
 
 
-async def receive_images(
-    submission: Submission, body: AsyncIterator[bytes], content_type: str, settings: Settings
-) -> None:
+async def receive_images(submission: Intake, body: AsyncIterator[bytes], content_type: str, settings: Settings) -> None:
     """Take every part named `images`.
 
     Raises:

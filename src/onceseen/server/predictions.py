@@ -1,78 +1,128 @@
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
 import msgspec
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from onceseen.domain.ids import now, parse_id
-from onceseen.domain.views import ItemFilter, ItemView
+from onceseen.domain.query import parse
+from onceseen.domain.views import ItemFilter
 from onceseen.errors import InvalidRequest
 from onceseen.flow import control
+from onceseen.hub.hub import Hub
 from onceseen.ports.database import Transaction
-from onceseen.server.common import Limit, TheHub, json, make_cursor, page, read_cursor, states_of
-from onceseen.server.submit import item_view_out
+from onceseen.server.common import OptionalLimit, TheHub, json, moment_of, read_cursor, states_of
+from onceseen.server.items import listing
+from onceseen.wire.http import CountOut
 
 router = APIRouter(prefix="/v1", tags=["predictions"])
+
+Score = Annotated[float | None, Query(allow_inf_nan=False)]
+TASKS_AT_ONCE = 1000
+"""Dead letters that one transaction retries or purges."""
 
 
 class Chosen(msgspec.Struct, forbid_unknown_fields=True):
     """Which dead letters somebody means."""
 
     tasks: list[str] | None = None
-    q: str = ""
+    q: str | None = None
 
 
 @router.get("/predictions")
 async def list_predictions(
-    hub: TheHub, state: str | None = None, label: str | None = None, cursor: str | None = None, limit: Limit = 100
+    hub: TheHub,
+    request: Request,
+    model: str = "",
+    label: str | None = None,
+    min_score: Score = None,
+    max_score: Score = None,
+    after: str | None = None,
+    before: str | None = None,
+    name: str = "",
+    state: str | None = None,
+    q: str = "",
+    cursor: str | None = None,
+    limit: OptionalLimit = None,
 ) -> Response:
-    """Items over all jobs, newest first."""
-    where = ItemFilter(hub.settings.project, states=states_of(state), label=label, after=read_cursor(cursor))
-    return await _page(hub, where, limit)
+    """Items over all jobs, newest first; as CSV or NDJSON (`Accept`) the whole."""
+    query = parse(q)
+    terms = {"model": model, "name": name}
+    figures = ((">=", min_score), ("<=", max_score))
+    for word, value in [*terms.items(), *(("score", f"{op}{value!r}") for op, value in figures if value is not None)]:
+        query = query.also(word, value) if value else query
+    where = ItemFilter(
+        hub.settings.project,
+        states=states_of(state),
+        label=label,
+        query=query,
+        after=moment_of(after, "after"),
+        before=moment_of(before, "before"),
+        cursor=read_cursor(cursor),
+    )
+    return await listing(hub, request, where, limit)
 
 
 @router.get("/dead-letters")
-async def list_dead_letters(hub: TheHub, cursor: str | None = None, limit: Limit = 100) -> Response:
-    """Items whose task failed for another reason than its image."""
-    return await _page(hub, ItemFilter(hub.settings.project, after=read_cursor(cursor), dead_letters=True), limit)
+async def list_dead_letters(
+    hub: TheHub, request: Request, q: str = "", cursor: str | None = None, limit: OptionalLimit = None
+) -> Response:
+    """Items whose task failed for another reason than its image, newest first."""
+    where = ItemFilter(hub.settings.project, query=parse(q), cursor=read_cursor(cursor), dead_letters=True)
+    return await listing(hub, request, where, limit)
 
 
 @router.post("/dead-letters/retry")
 async def retry_dead_letters(hub: TheHub, request: Request) -> Response:
-    """Run dead letters again: those of the body's `tasks`, or all."""
-    chosen = _tasks(await request.body())
-
-    def retry(tx: Transaction) -> int:
-        tasks = control.dead_letters(tx, hub.settings.project, 1000) if chosen is None else chosen
-        return control.retry_dead_letters(tx, tasks, now())
-
-    count = await hub.writer.call(retry)
+    """Run dead letters again: those of the body's `tasks`, those that its `q` finds, or all; answers how many items wait."""
+    count = await _each_step(
+        hub, _chosen(await request.body()), lambda tx, tasks: control.retry_dead_letters(tx, tasks, now())
+    )
     await hub.refresh_heads()
-    return json({"count": count})
+    return json(CountOut(count))
 
 
-def _tasks(body: bytes) -> list[bytes] | None:
-    """The tasks that a body names, None for all of them."""
+@router.post("/dead-letters/purge")
+async def purge_dead_letters(hub: TheHub, request: Request) -> Response:
+    """Take dead letters off the list: those of `tasks`, or those that `q` finds; their items keep their failure."""
+    chosen = _chosen(await request.body())
+    if chosen.tasks is None and chosen.q is None:
+        raise InvalidRequest('Say which: {"q": "model:NAME"}, {"tasks": ["ID", ...]}, or {"q": ""} for all of them.')
+    return json(CountOut(await _each_step(hub, chosen, control.purge_dead_letters)))
+
+
+async def _each_step(hub: Hub, chosen: Chosen, work: Callable[[Transaction, Sequence[bytes]], int]) -> int:
+    """Work on what was chosen at this moment, step by step: what fails again meanwhile is not taken twice."""
+    where = ItemFilter(hub.settings.project, query=parse(chosen.q or ""))
+
+    def all_of_them() -> list[bytes]:
+        with hub.database.read() as reader:
+            return reader.views.dead_letters(where)
+
+    tasks = await hub.read(all_of_them) if chosen.tasks is None else _ids(chosen.tasks)
+    count = 0
+    for start in range(0, len(tasks), TASKS_AT_ONCE):
+        step = tasks[start : start + TASKS_AT_ONCE]
+        count += await hub.writer.call(lambda tx, step=step: work(tx, step))  # type: ignore[misc]
+    return count
+
+
+def _chosen(body: bytes) -> Chosen:
     try:
         given = msgspec.json.decode(body, type=Chosen) if body.strip() else Chosen()
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidRequest(f'The body is not of the form {{"tasks": ["ID", ...]}}: {error}.') from error
-    if given.q:
-        raise InvalidRequest("`q` is not built yet; name the tasks.")
-    if given.tasks is None:
-        return None
-    found = [parse_id(text) for text in given.tasks]
+        raise InvalidRequest(
+            f'The body is not of the form {{"tasks": ["ID", ...]}} or {{"q": "..."}}: {error}.'
+        ) from error
+    if given.q is not None and given.tasks is not None:
+        raise InvalidRequest("Give `tasks` or `q`, not both.")
+    return given
+
+
+def _ids(texts: list[str]) -> list[bytes]:
+    """The tasks' ids, sorted, each once."""
+    found = [parse_id(text) for text in texts]
     if None in found:
-        raise InvalidRequest(f"`tasks` holds {given.tasks[found.index(None)][:50]!r}, which is no id of a task.")
+        raise InvalidRequest(f"`tasks` holds {texts[found.index(None)][:50]!r}, which is no id of a task.")
     return sorted({task for task in found if task})
-
-
-async def _page(hub: TheHub, where: ItemFilter, limit: int) -> Response:
-    def read() -> list[ItemView]:
-        with hub.database.read() as reader:
-            return reader.views.items(where, limit)
-
-    views = await hub.read(read)
-    items = [item_view_out(hub, view) for view in views]
-    if where.dead_letters:
-        for item, view in zip(items, views, strict=True):
-            item.deaths, item.losses = view.deaths or 0, view.losses or 0
-    return page(items, limit, make_cursor(views[-1].job, views[-1].n) if views else None)

@@ -6,7 +6,7 @@ An unreadable image is a failed item, never an HTTP error; an error here means t
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from urllib.parse import parse_qs, unquote_to_bytes
 
 import structlog
@@ -15,19 +15,22 @@ from onceseen.domain.ids import text_of
 from onceseen.domain.job import JobRow
 from onceseen.domain.names import clean_name
 from onceseen.domain.task import BACKGROUND, INTERACTIVE, ORDINARY
-from onceseen.domain.views import ItemFilter, ItemView
+from onceseen.domain.views import ItemFilter
 from onceseen.errors import InvalidRequest, OnceseenError, PayloadTooLarge
+from onceseen.hub import idempotency
 from onceseen.hub.hub import Hub
+from onceseen.hub.intake import Intake
 from onceseen.hub.submission import Request, Submission
 from onceseen.hub.waiters import Ended
 from onceseen.server import archives, multipart
 from onceseen.server.asgi import JSON, Receive, Scope, Send, header, send_bytes, send_problem
+from onceseen.server.items import item_view_out
 from onceseen.settings import Settings
-from onceseen.wire.http import ItemOut, encode, item_out, job_out
+from onceseen.wire.http import encode, job_out
 
 log = structlog.get_logger()
 
-MAX_WAIT = 60.0
+MAX_KEY = 255
 ITEMS_IN_ANSWER = 1000
 KNOWN = frozenset({"model", "name", "wait", "priority", "frames", "filename", "fresh"})
 EXTENDED_NAME = re.compile(r"(?:^|[;\s])filename\*\s*=\s*(utf-8|iso-8859-1)'[^']*'([^;\s]+)", re.IGNORECASE)
@@ -42,7 +45,7 @@ class SenderLost(Exception):
 class Asked:
     """The query of one request, checked."""
 
-    def __init__(self, text: bytes) -> None:
+    def __init__(self, text: bytes, max_wait: float) -> None:
         query = parse_qs(text.decode("latin-1"), keep_blank_values=True)
         unknown = sorted(set(query) - KNOWN)
         if unknown:
@@ -51,7 +54,7 @@ class Asked:
         self.model = values.get("model") or None
         self.name = clean_name(values.get("name", ""), "")
         self.filename = values.get("filename", "")
-        self.wait = min(_number(values, "wait", 0.0), MAX_WAIT)
+        self.wait = min(_number(values, "wait", 0.0), max_wait)
         self.priority = _priority(values.get("priority"))
         self.fresh = values.get("fresh", "").lower() in ("1", "true", "yes")
         if values.get("frames", "first") != "first":
@@ -71,17 +74,22 @@ class SubmitRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Receive, make durable, answer 201."""
-        submission: Submission | None = None
+        submission: Intake | None = None
         waiting: asyncio.Future[Ended | None] | None = None
         try:
-            asked = asked_by(scope["query_string"])
+            asked = asked_by(scope["query_string"], self._settings.max_wait)
             kind = header(scope, b"content-type").partition(";")[0].strip().lower()
             priority = asked.priority
             if priority < 0:
                 interactive = asked.wait > 0 and (kind.startswith("image/") or kind == "application/octet-stream")
                 priority = INTERACTIVE if interactive else ORDINARY
-            model = self._hub.catalog.resolve(asked.model)
-            submission = Submission(self._hub, Request(model, asked.name, priority, "http", "local", asked.fresh))
+            key = _idempotency_key(scope)
+            if key is None:
+                submission = Submission(self._hub, self._request(asked, priority))
+            else:
+                parameters = encode([asked.model, asked.name, asked.priority, asked.fresh])
+                request = partial(self._request, asked, priority)
+                submission = await idempotency.begin(self._hub, key, parameters, request)
             if asked.wait:
                 waiting = self._hub.waiters.expect(submission.head.id)
             await self._fill(submission, scope, receive, kind, asked)
@@ -90,7 +98,7 @@ class SubmitRoute:
                     "Nothing was sent; send an image as the body, or files in the form field `images`."
                 )
             row = await submission.finish()
-            body = await self._answer(row, waiting, asked.wait)
+            body = await self._answer(row, waiting, asked.wait, submission.running)
         except OnceseenError as error:
             _abandon(submission)
             await send_problem(send, error)
@@ -110,7 +118,10 @@ class SubmitRoute:
             if waiting is not None and submission is not None:
                 self._hub.waiters.forget(submission.head.id, waiting)
 
-    async def _fill(self, submission: Submission, scope: Scope, receive: Receive, kind: str, asked: Asked) -> None:
+    def _request(self, asked: Asked, priority: int) -> Request:
+        return Request(self._hub.catalog.resolve(asked.model), asked.name, priority, "http", "local", asked.fresh)
+
+    async def _fill(self, submission: Intake, scope: Scope, receive: Receive, kind: str, asked: Asked) -> None:
         body = _body(receive, self._settings.max_submission_bytes)
         if kind == "multipart/form-data":
             await multipart.receive_images(submission, body, header(scope, b"content-type"), self._settings)
@@ -127,7 +138,7 @@ class SubmitRoute:
                 "application/zip, application/x-tar."
             )
 
-    async def _receive_one(self, submission: Submission, body: AsyncIterator[bytes], scope: Scope, name: str) -> None:
+    async def _receive_one(self, submission: Intake, body: AsyncIterator[bytes], scope: Scope, name: str) -> None:
         limit = self._settings.max_image_bytes
         announced = header(scope, b"content-length")
         if announced.isdigit() and int(announced) > limit:
@@ -142,10 +153,12 @@ class SubmitRoute:
         if size:
             await submission.add(name, parts[0] if len(parts) == 1 else b"".join(parts))
 
-    async def _answer(self, row: JobRow, waiting: asyncio.Future[Ended | None] | None, wait: float) -> bytes:
+    async def _answer(
+        self, row: JobRow, waiting: asyncio.Future[Ended | None] | None, wait: float, running: int
+    ) -> bytes:
         """The job; after a wait also its first items."""
         if waiting is None:
-            return encode(job_out(row))
+            return encode(job_out(row, running))
         ended: Ended | None = None
         if row.finished_at is None or waiting.done():
             ended = await _within(waiting, wait)
@@ -175,12 +188,7 @@ def _give_up(waiting: asyncio.Future[Ended | None]) -> None:
         waiting.set_result(None)
 
 
-def item_view_out(hub: Hub, view: ItemView) -> ItemOut:
-    """An item with its predictions."""
-    return item_out(view, hub.catalog.predictions(view.lane, view.result, view.score))
-
-
-def _abandon(submission: Submission | None) -> None:
+def _abandon(submission: Intake | None) -> None:
     if submission is not None:
         submission.abandon()
 
@@ -200,6 +208,20 @@ async def _body(receive: Receive, limit: int) -> AsyncIterator[bytes]:
             yield part
         if not message.get("more_body"):
             return
+
+
+def _idempotency_key(scope: Scope) -> str | None:
+    """The Idempotency-Key of a request that has one."""
+    given: list[bytes] = [value for name, value in scope["headers"] if name == b"idempotency-key"]
+    if not given:
+        return None
+    key = given[0].decode("latin-1")
+    if len(given) > 1 or not 0 < len(key) <= MAX_KEY or not (key.isascii() and key.isprintable()):
+        raise InvalidRequest(
+            f"The header Idempotency-Key, {key[:50]!r}, must come once with 1 to {MAX_KEY} printable ASCII characters; "
+            "a random UUID for each new request is a good one."
+        )
+    return key
 
 
 def _number(values: dict[str, str], name: str, default: float) -> float:

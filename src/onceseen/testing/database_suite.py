@@ -9,8 +9,9 @@ import pytest
 from onceseen.domain.events import NewEvent
 from onceseen.domain.job import Control, Counts, ImageFacts, ItemState, JobState, job_state
 from onceseen.domain.model import CANDIDATE, LIVE, ModelRow
-from onceseen.domain.views import AttemptRow, FileRow, WorkerRow
+from onceseen.domain.views import AttemptRow, FileRow, JobFilter, WorkerRow
 from onceseen.ports.database import Database, Transaction
+from onceseen.testing.database_keys import KeyCases
 from onceseen.testing.database_rows import (
     ME,
     digest,
@@ -35,7 +36,7 @@ def _job_with(tx: Transaction, states: list[int]) -> None:
         tx.items.insert([new_item(1, n, 7, state) for n, state in enumerate(states)])
 
 
-class DatabaseSuite(TaskCases, ViewCases):
+class DatabaseSuite(TaskCases, ViewCases, KeyCases):
     """Inherit, override `database`."""
 
     @pytest.fixture
@@ -69,9 +70,9 @@ class DatabaseSuite(TaskCases, ViewCases):
                 tx.jobs.insert([new_job(1)])
                 with database.read() as late:
                     assert late.tasks.find(digest(1)) is None
-                    assert late.views.jobs(None, 9) == []
+                    assert late.views.jobs(JobFilter(), 9) == []
             assert reader.tasks.find(digest(1)) is not None
-            assert [row.id for row, _ in reader.views.jobs(None, 9)] == [JOB]
+            assert [row.id for row, _ in reader.views.jobs(JobFilter(), 9)] == [JOB]
 
     # -- items -----------------------------------------------------------------------------------------------------------
 

@@ -238,6 +238,19 @@ class TaskCases:
             tx.tasks.cancel(ids)
             assert [row.state for row in sorted(tx.tasks.get(ids))] == [2, 4] * (MANY // 2)
 
+    def test_only_a_failure_that_is_not_remembered_is_purged(self, database: Database) -> None:
+        """It is cancelled, and all else of it stays; the next newcomer opens it."""
+        with database.begin() as tx:
+            before = {state: in_state(tx, number, state) for number, state in enumerate(STATES)}
+            failed = before["failed"]
+            ids = [row.id for row in before.values()]
+            assert tx.tasks.purge([*ids, ident(99)]) == {failed.id}
+            assert tx.tasks.purge(ids) == set()
+            purged = failed._replace(state=TaskState.CANCELLED)
+            assert by_id(tx.tasks.get(ids)) == {row.id: row for row in before.values()} | {failed.id: purged}
+            (again,) = tx.tasks.upsert([new_task(99, key=STATES.index("failed"))])
+            assert (again.id, again.state, again.error_kind) == (failed.id, TaskState.QUEUED, None)
+
     @pytest.mark.parametrize("seed", range(4))
     def test_every_step_of_a_task_is_legal(self, database: Database, seed: int) -> None:
         """Statements in any order, over a few tasks, with fences that hold and fences that do not."""
@@ -257,7 +270,7 @@ def _any_statement(tasks: Any, chance: random.Random, number: int) -> None:
     row = chance.choice(running) if running else None
     failed: dict[str, Any] = {"state": TaskState.FAILED, "error": "broken"}
     kinds = ["model-failed", "unreadable-image"] if chance.random() < 0.3 else ["model-failed"]
-    what = chance.randrange(8)
+    what = chance.randrange(9)
     if what == 0:
         task: NewTask = new_task(number, key=key, early=chance.choice([None, ME]), priority=chance.randrange(9))
         tasks.upsert([task])
@@ -278,3 +291,5 @@ def _any_statement(tasks: Any, chance: random.Random, number: int) -> None:
         )
     elif what in (5, 6) and (known := tasks.find(digest(key))):
         (tasks.reopen if what == 5 else tasks.cancel)([known.id])
+    elif what == 7:
+        tasks.purge([ident(number) for number in range(100, 500)])

@@ -5,7 +5,7 @@ import pytest
 from onceseen.domain.ids import now
 from onceseen.domain.job import Control, ItemState, JobState
 from onceseen.domain.task import TaskState
-from onceseen.domain.views import ItemFilter, ItemView, Totals
+from onceseen.domain.views import ItemFilter, ItemView, JobFilter, Totals
 from onceseen.ports.database import Database, Transaction
 from onceseen.testing.database_rows import (
     LANE,
@@ -50,9 +50,9 @@ class ViewCases:
             (ItemFilter(2), [(3, 0)]),
             (ItemFilter(1, job=ident(1)), [(1, n) for n in range(7)]),
             (ItemFilter(1, job=ident(1), n=4), [(1, 4)]),
-            (ItemFilter(1, job=ident(1), after=(ident(1), 4)), [(1, 5), (1, 6)]),
-            (ItemFilter(1, after=(ident(1), 2)), [(1, 1), (1, 0)]),
-            (ItemFilter(1, after=(ident(2), 0)), [(1, n) for n in range(6, -1, -1)]),
+            (ItemFilter(1, job=ident(1), cursor=(ident(1), 4)), [(1, 5), (1, 6)]),
+            (ItemFilter(1, cursor=(ident(1), 2)), [(1, 1), (1, 0)]),
+            (ItemFilter(1, cursor=(ident(2), 0)), [(1, n) for n in range(6, -1, -1)]),
             (ItemFilter(1, digest=digest(11)), [(2, 0), (1, 1)]),
             (ItemFilter(1, label="cat"), [(1, 2)]),
             (ItemFilter(1, states=("queued",)), [(1, 6), (1, 0)]),
@@ -122,13 +122,13 @@ class ViewCases:
             tx.jobs.insert([new_job(3, state=JobState.RECEIVING), new_job(4), new_job(5)])
             tx.jobs.control(ident(4), Control.DELETE, 0)
         with database.read() as reader:
-            assert [(row.id, running) for row, running in reader.views.jobs(None, 9)] == [
+            assert [(row.id, running) for row, running in reader.views.jobs(JobFilter(), 9)] == [
                 (ident(5), 0),
                 (ident(2), 1),
                 (ident(1), 1),
             ]
-            assert [row.id for row, _ in reader.views.jobs(None, 2)] == [ident(5), ident(2)]
-            assert [row.id for row, _ in reader.views.jobs(ident(2), 9)] == [ident(1)]
+            assert [row.id for row, _ in reader.views.jobs(JobFilter(), 2)] == [ident(5), ident(2)]
+            assert [row.id for row, _ in reader.views.jobs(JobFilter(cursor=ident(2)), 9)] == [ident(1)]
             assert reader.views.job(ident(1)) == (new_job(1, pending=3), 1)
             assert reader.views.job(ident(9)) is None
 

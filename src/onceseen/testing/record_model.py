@@ -34,6 +34,17 @@ class Task:
         """It waits again, with a clean slate."""
         self.state, self.server, self.deaths, self.error = QUEUED, None, 0, None
 
+    def retry(self, items: "list[Item]") -> None:
+        """A dead letter is tried once more, for all of its items."""
+        self.open()
+        self.suspect = 0
+        for item in items:
+            item.state, item.error = QUEUED, None
+
+    def purge(self) -> None:
+        """A dead letter is taken off the list."""
+        self.state = CANCELLED
+
 
 @dataclass
 class Item:

@@ -31,6 +31,7 @@ class Verbs:
             env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            bufsize=0,  # `select` does not see a line that Python has read ahead
             start_new_session=True,
         )
         return self
@@ -61,8 +62,8 @@ class Verbs:
 
 def serve() -> None:
     """The process that forks: a line of JSON in; the child's pid and then its exit code out."""
-    import_module("onceseen.cli.main")
-    import_module("onceseen.server.main")
+    for name in ("cli.main", "cli.run", "cli.desk", "cli.local", "client", "server.main"):
+        import_module(f"onceseen.{name}")
     while line := sys.stdin.buffer.readline():
         request = json.loads(line)
         pid = os.fork()

@@ -1,7 +1,8 @@
 """The JSON forms of `/v1` (INTERFACES of jobs, items, images, models); times are RFC 3339, UTC, digests lower-case hex."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -11,6 +12,7 @@ from onceseen.domain.job import JobRow
 from onceseen.domain.task import TaskState
 from onceseen.domain.views import ImageView, ItemView
 
+T = TypeVar("T")
 _encoder = msgspec.json.Encoder()
 encode = _encoder.encode
 
@@ -71,6 +73,21 @@ class ItemOut(msgspec.Struct):
     losses: int | msgspec.UnsetType = msgspec.UNSET
 
 
+class Result(msgspec.Struct):
+    """One item as scripts read it: a line of `classify --json`."""
+
+    name: str
+    digest: str | None
+    state: str
+    label: str | None
+    score: float | None
+    model: str
+    predictions: list[Prediction]
+    risk: float | None
+    found: bool | None
+    error: ErrorOut | None
+
+
 class JobOut(msgspec.Struct):
     """One job. In events `queued` counts all that is not answered yet, and `items` names the n that were settled."""
 
@@ -88,7 +105,14 @@ class JobOut(msgspec.Struct):
     cancelled: int
     created_at: datetime | None
     finished_at: datetime | None
-    items: list[Any] | msgspec.UnsetType = msgspec.UNSET
+    items: list[ItemOut | int] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Page(msgspec.Struct, Generic[T]):
+    """A list; `next` is the cursor of the page after it, while there may be one."""
+
+    items: Sequence[T]
+    next: str | None
 
 
 class ImageOut(msgspec.Struct):
@@ -129,6 +153,75 @@ class EventOut(msgspec.Struct):
     kind: str
     subject: str
     data: msgspec.Raw
+
+
+class WorkerOut(msgspec.Struct):
+    """A worker that is connected now; `lanes` are the models that it has loaded."""
+
+    id: str
+    host: str
+    pid: int
+    server: int
+    state: str
+    lanes: list[str]
+    images_per_s: float
+    memory_mb: float
+    restarts: int
+    started_at: datetime | None
+    seen_at: datetime | None
+
+
+class LaneOut(msgspec.Struct):
+    """What waits for one model; its lane is the digest of what decides its answers."""
+
+    lane: str
+    model: str | None
+    queued: int
+    oldest_s: float
+
+
+class StatsOut(msgspec.Struct):
+    """Counts over the whole record, and what is going on now."""
+
+    queued: int
+    running: int
+    succeeded: int
+    failed: int
+    failed_24h: int
+    workers: int
+    images_per_s: float
+    p95_ms: float | None
+    by_lane: list[LaneOut]
+
+
+class CountOut(msgspec.Struct):
+    """How many items were concerned."""
+
+    count: int
+
+
+class DefaultOut(msgspec.Struct):
+    """The model of clients that name none, by the dialect they speak."""
+
+    dialect: str
+    model: str
+
+
+class HealthOut(msgspec.Struct):
+    """`ok` or `draining`."""
+
+    status: str
+    workers: int | msgspec.UnsetType = msgspec.UNSET
+
+
+class ProblemOut(msgspec.Struct):
+    """A problem document (RFC 9457): a stable `code`, and in `detail` what is wrong, which value, and the cure."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
 
 
 def job_out(row: JobRow, running: int = 0, items: list[Any] | None = None) -> JobOut:

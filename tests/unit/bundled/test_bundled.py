@@ -73,6 +73,8 @@ def test_nothing_else_is_in_the_bundle():
     assert names - samples == {
         "__init__.py",
         "samples/README.md",
+        "bench/model.toml",
+        "bench/tiny.onnx",
         "models/digits/LICENCE",
         "models/digits/digits.onnx",
         "models/digits/model.toml",

@@ -10,11 +10,15 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine
 
+from onceseen import wiring
+from onceseen.domain.job import KeyRow
+from onceseen.domain.views import JobFilter
 from onceseen.drivers import directory
 from onceseen.drivers.directory import DataDirectory, is_free, server_facts
 from onceseen.drivers.sql import database as sql_database
@@ -24,7 +28,7 @@ from onceseen.errors import DirectoryInUse, NewerData, SettingsError
 
 BREAKS = """
 from alembic import op
-revision, down_revision, branch_labels, depends_on = "9999", "0001", None, None
+revision, down_revision, branch_labels, depends_on = "9999", "{newest}", None, None
 def upgrade():
     op.execute("CREATE TABLE half (id INTEGER)")
     op.execute("UPDATE project SET name = 'half'")
@@ -47,7 +51,7 @@ def later(tmp_path, monkeypatch):
     def install(text):
         scripts = tmp_path / "migrations"
         shutil.copytree(Path(sql_database.__file__).parent / "migrations", scripts)
-        (scripts / "versions" / "v9999_later.py").write_text(text)
+        (scripts / "versions" / "v9999_later.py").write_text(text.format(newest=SqliteDatabase.newest()))
         config = Config()
         config.set_main_option("script_location", str(scripts))
         monkeypatch.setattr(sql_database, "_alembic", lambda: config)
@@ -91,12 +95,12 @@ def test_migrating_again_changes_nothing(tmp_path):
 def test_a_migration_that_breaks_leaves_nothing_behind(tmp_path, later):
     database = SqliteDatabase(tmp_path / "record.db")
     database.migrate()
-    before = schema(tmp_path / "record.db")
+    before, version = schema(tmp_path / "record.db"), database.version()
     later(BREAKS)
     with pytest.raises(Exception, match="syntax error"):
         database.migrate()
     assert schema(tmp_path / "record.db") == before
-    assert database.version() == "0001"
+    assert database.version() == version
     with database.begin() as tx:
         assert tx.servers.begin("host", 1, 1) == 1
     database.close()
@@ -122,6 +126,53 @@ def test_an_older_record_is_backed_up_and_migrated(tmp_path, later):
         assert old.execute("SELECT value FROM meta").fetchall() == [("yes",)]
     data.open_database().close()
     assert len(list((tmp_path / "data").glob("record-before-*"))) == 1
+    data.release()
+
+
+def filled_at_the_first_version(file):
+    """A record as the first release made it, with a finished and a waiting job."""
+    engine = create_engine(f"sqlite:///{file}")
+    config = sql_database._alembic()
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+    engine.dispose()
+    job = "INSERT INTO job (id, project, name, state, server, model, priority, total, {0}, source, owner, created_at) VALUES"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("INSERT INTO server (id, host, pid, started_at, seen_at) VALUES (4, 'host', 9, 1, 1)")
+        for n, (column, state) in enumerate([("succeeded", 2), ("pending", 1)]):
+            place = bytes([n]) * 16
+            connection.execute(
+                f"{job.format(column)} (?, 1, 'old', ?, 4, 'm:1', 5, 1, 1, 'http', 'me', 7)", (place, state)
+            )
+            connection.execute(
+                "INSERT INTO item (project, job, n, name, owner, state, model) VALUES (1, ?, 0, 'a.png', 'me', ?, 'm:1')",
+                (place, 0 if column == "pending" else 2),
+            )
+        connection.commit()
+
+
+def test_a_directory_of_the_first_release_opens_with_all_its_rows(tmp_path):
+    data = DataDirectory(tmp_path / "data")
+    (data.path / "FORMAT").write_text("1\n")
+    filled_at_the_first_version(data.path / "record.db")
+    assert wiring.migration_needed(data.path)
+    database = data.open_database()
+    assert database.version() == database.newest() != "0001"
+    with database.begin() as tx:
+        assert [(row.name, row.state, row.total) for row, _ in tx.views.jobs(JobFilter(1), 9)] == [
+            ("old", 1, 1),
+            ("old", 2, 1),
+        ]
+        assert [item.name for item in tx.items.slice(bytes(16), 0, 9)] == ["a.png"]
+        assert tx.keys.get(1, "k") is None
+        assert tx.keys.claim(KeyRow(1, "k", bytes(16), 4, None, 8))
+        assert tx.keys.get(1, "k") == (KeyRow(1, "k", bytes(16), 4, None, 8), True)
+    database.close()
+    assert not wiring.migration_needed(data.path)
+    (backup,) = data.path.glob("record-before-*.db")
+    assert ("table", "idempotency_key") not in schema(backup)
+    assert ("table", "idempotency_key") in schema(data.path / "record.db")
     data.release()
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from onceseen.domain.job import Control, ItemState, JobState
 from onceseen.domain.task import TaskState
+from onceseen.domain.views import ItemFilter
 from onceseen.errors import NotFound
 from onceseen.flow import control
 from onceseen.flow.work import Chunk, Group
@@ -15,7 +16,7 @@ MANY = 1200
 
 def dead_letters(record):
     with record.database.read() as reader:
-        return control.dead_letters(reader, 1, 999)
+        return reader.views.dead_letters(ItemFilter(1))
 
 
 def retry_dead_letters(record):
@@ -248,3 +249,35 @@ def test_retry_of_dead_letters_leaves_a_job_that_is_received_hidden(record):
     assert retry_dead_letters(record) == 1
     row = record.job(head.id)
     assert (row.state, row.pending, row.failed) == (JobState.RECEIVING, 1, 0)
+
+
+def test_a_purged_dead_letter_leaves_the_list_and_its_item_keeps_its_failure(record):
+    job = record.submit([1, 2, 3])
+    one, two, three = record.claim(3)
+    record.settle(one, error="unreadable-image")
+    record.settle(two, three, error="model-failed")
+    with record.database.begin() as tx:
+        row, items = tx.jobs.get(job), tx.views.items(ItemFilter(1, job), 9)
+        assert control.purge_dead_letters(tx, [one.id, two.id, ident(99)]) == 1
+        kept = tx.views.items(ItemFilter(1, job), 9)
+        assert [item._replace(task_state=None) for item in kept] == [item._replace(task_state=None) for item in items]
+        assert kept[1].attempt == 1
+        assert tx.jobs.get(job) == row
+    assert dead_letters(record) == [three.id]
+    record.carry_out(job, Control.RETRY)
+    assert states(record, job) == [3, 0, 0]
+    record.settle(*record.claim(9))
+    assert states(record, job) == [3, 2, 2]
+    assert counters_match(record, job)
+
+
+def test_a_dead_letter_is_not_purged_before_all_its_items_know(record):
+    job = record.submit([1] * 600)
+    (task,) = record.claim()
+    outcome = record.commit(Group(settled=[record.answer(task, error="model-failed")]))
+    with record.database.begin() as tx:
+        assert control.purge_dead_letters(tx, [task.id]) == 0
+    record.follow(outcome)
+    assert set(states(record, job)) == {3}
+    with record.database.begin() as tx:
+        assert control.purge_dead_letters(tx, [task.id]) == 600

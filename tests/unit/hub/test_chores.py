@@ -9,8 +9,9 @@ import pytest
 
 from onceseen import wiring
 from onceseen.domain.ids import now
-from onceseen.domain.job import NewImage
+from onceseen.domain.job import KeyRow, NewImage
 from onceseen.errors import BlobMissing
+from onceseen.flow.idempotency import KEPT
 from onceseen.hub import chores
 from onceseen.hub.hub import Hub
 from onceseen.hub.settings import HubSettings
@@ -34,6 +35,26 @@ def test_bytes_that_no_row_names_go_and_all_others_stay(tmp_path: Path, monkeypa
         assert hub.blobs.get(named) == b"named"
         with pytest.raises(BlobMissing):
             hub.blobs.get(unnamed)
+        await hub.stop(0)
+        hub.database.close()
+        hub.blobs.close()
+        directory.release()
+
+    asyncio.run(run())
+
+
+def test_idempotency_keys_are_forgotten_after_a_day(tmp_path: Path):
+    async def run() -> None:
+        directory = wiring.open_directory(tmp_path)
+        hub = wiring.build_hub(directory, HubSettings())
+        await hub.start()
+        young = KeyRow(1, "young", bytes(16), hub.me, None, now() - KEPT + 60_000_000)
+        old = young._replace(key="old", created_at=now() - KEPT - 1)
+        await hub.writer.call(lambda tx: [tx.keys.claim(row) for row in (young, old)])
+        await chores.forget(hub)
+        with hub.database.read() as reader:
+            assert reader.keys.get(1, "old") is None
+            assert reader.keys.get(1, "young") == (young, True)
         await hub.stop(0)
         hub.database.close()
         hub.blobs.close()

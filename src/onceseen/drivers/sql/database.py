@@ -13,6 +13,7 @@ from sqlalchemy.exc import DBAPIError
 
 from onceseen.drivers.sql.images import SqlFiles, SqlImages
 from onceseen.drivers.sql.jobs import SqlItems, SqlJobs
+from onceseen.drivers.sql.keys import SqlKeys
 from onceseen.drivers.sql.others import SqlEvents, SqlModels, SqlServers
 from onceseen.drivers.sql.tasks import SqlTasks
 from onceseen.drivers.sql.views import SqlViews
@@ -44,6 +45,7 @@ class SqlTransaction:
         self.models: ports.Models = SqlModels(cursor)
         self.servers: ports.Servers = SqlServers(cursor)
         self.files: ports.Files = SqlFiles(cursor)
+        self.keys: ports.Keys = SqlKeys(cursor)
         self.views: ports.Views = SqlViews(connection)
 
 

@@ -214,6 +214,20 @@ model_default = Table(
     Column("model", REF, nullable=False),
 )
 
+idempotency_key = Table(
+    "idempotency_key",
+    metadata,
+    Column("project", Integer, nullable=False),
+    Column("key", String(255), nullable=False),
+    Column("job", ID, nullable=False),
+    Column("server", Integer, nullable=False),
+    Column("body_hash", DIGEST),  # none until the job's last chunk
+    Column("created_at", TIME, nullable=False),
+    PrimaryKeyConstraint("project", "key"),
+    sqlite_with_rowid=False,
+)
+Index("idempotency_key_age", idempotency_key.c.created_at)  # sweep after a day
+
 file = Table(
     "file",
     metadata,

@@ -79,6 +79,7 @@ UPDATE task SET state = 0, suspect = 0, deaths = 0, losses = 0, error = NULL, er
 WHERE id IN (:list) AND state IN (3, 4)
 """
 CANCEL = "UPDATE task SET state = 4 WHERE id IN (:list) AND state IN (0, 1)"
+PURGE = f"UPDATE task SET state = 4 WHERE id IN (:list) AND state = 3 AND error_kind NOT IN ({REMEMBERED_KINDS}) RETURNING id"
 HEAD = "SELECT priority FROM task WHERE state = 0 AND lane = ? ORDER BY priority, id LIMIT 1"
 OLDEST = "SELECT queued_at FROM task WHERE state = 0 AND lane = ? ORDER BY id LIMIT 1"
 
@@ -113,6 +114,9 @@ class SqlTasks(Statements):
 
     def cancel(self, tasks: Sequence[bytes]) -> None:
         self._among(CANCEL, tasks)
+
+    def purge(self, tasks: Sequence[bytes]) -> set[bytes]:
+        return {row[0] for row in self._among(PURGE, tasks)}
 
     def get(self, tasks: Sequence[bytes]) -> list[TaskRow]:
         return [TaskRow._make(row) for row in self._among(f"SELECT {ROW} FROM task WHERE id IN (:list)", tasks)]

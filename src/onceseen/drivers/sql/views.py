@@ -1,23 +1,23 @@
 """What people read; these statements may cost a little more and are written with SQLAlchemy Core."""
 
-from collections.abc import Sequence
+from collections.abc import Container
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, func, or_, select, text, tuple_
+from sqlalchemy import Connection, Select, and_, case, func, select, text
 
 from onceseen.domain.ids import now
 from onceseen.domain.job import JobRow
 from onceseen.domain.task import TaskState
-from onceseen.domain.views import AttemptRow, ImageView, ItemFilter, ItemView, LaneTotals, Totals
+from onceseen.domain.views import AttemptRow, ImageView, ItemFilter, ItemView, JobFilter, LaneTotals, Totals
 from onceseen.drivers.sql.schema import attempt, image, item, job, task
-from onceseen.errors import REMEMBERED
+from onceseen.drivers.sql.search import RUNNING_ITEM, item_conditions, job_conditions
 
 DAY = 86_400_000_000  # microseconds
 
 _ITEM = [item.c[name] for name in ItemView._fields[:17]]
 _TASK = [task.c.state.label("task_state"), *(task.c[name] for name in ItemView._fields[18:])]
+_WITH_TASK = item.outerjoin(task, item.c.task == task.c.id)
 _JOB = [job.c[name] for name in JobRow._fields]
-_STATES = {"succeeded": 2, "failed": 3, "cancelled": 4}
 
 
 class SqlViews:
@@ -27,10 +27,8 @@ class SqlViews:
         self._connection = connection
 
     def items(self, where: ItemFilter, limit: int) -> list[ItemView]:
-        query = select(*_ITEM, *_TASK, task.c.finished_at.label("task_end")).select_from(
-            item.outerjoin(task, item.c.task == task.c.id)
-        )
-        query = query.where(*_conditions(where)).limit(limit)
+        query = select(*_ITEM, *_TASK, task.c.finished_at.label("task_end")).select_from(_WITH_TASK)
+        query = query.where(*item_conditions(where)).limit(limit)
         rows = self._connection.execute(_ordered(query, where))
         return [_consistent(ItemView._make(row[:-1]), row[-1]) for row in rows]
 
@@ -40,13 +38,16 @@ class SqlViews:
             return None
         return JobRow._make(row), self._running([job_id]).get(job_id, 0)
 
-    def jobs(self, before: bytes | None, limit: int) -> list[tuple[JobRow, int]]:
-        query = select(*_JOB).where(job.c.state != 0, job.c.control != 2).order_by(job.c.id.desc()).limit(limit)
-        if before is not None:
-            query = query.where(job.c.id < before)
+    def jobs(self, where: JobFilter, limit: int) -> list[tuple[JobRow, int]]:
+        query = select(*_JOB).where(*job_conditions(where)).order_by(job.c.id.desc()).limit(limit)
         rows = [JobRow._make(row) for row in self._connection.execute(query)]
-        running = self._running([row.id for row in rows if row.pending])
+        running = self._running({row.id for row in rows if row.pending})
         return [(row, running.get(row.id, 0)) for row in rows]
+
+    def dead_letters(self, where: ItemFilter) -> list[bytes]:
+        query = select(item.c.task).distinct().select_from(_WITH_TASK)
+        query = query.where(*item_conditions(where._replace(dead_letters=True))).order_by(item.c.task)
+        return [row[0] for row in self._connection.execute(query)]
 
     def image(self, project: int, digest: bytes) -> ImageView | None:
         columns = [image.c[name] for name in ImageView._fields[:-1]]
@@ -63,13 +64,14 @@ class SqlViews:
         return found._replace(names=tuple(names))
 
     def totals(self) -> Totals:
-        by_state = dict(
-            self._rows(select(task.c.state, func.count()).where(task.c.state.in_((0, 1))).group_by(task.c.state))
-        )
-        sums = self._rows(select(func.sum(job.c.succeeded), func.sum(job.c.failed)))[0]
-        recent = select(func.sum(job.c.failed)).where(job.c.finished_at > now() - DAY)
-        failed_24h = self._rows(recent)[0][0]
-        return Totals(by_state.get(0, 0), by_state.get(1, 0), sums[0] or 0, sums[1] or 0, failed_24h or 0)
+        recent = case((job.c.finished_at > now() - DAY, job.c.failed), else_=0)
+        sums = self._rows(select(func.sum(job.c.succeeded), func.sum(job.c.failed), func.sum(recent)))[0]
+        return Totals(*self.waiting(), *(value or 0 for value in sums))
+
+    def waiting(self) -> tuple[int, int]:
+        states = (text("state = 0"), text("state = 1"))  # in words, so that the partial indexes serve them
+        queued, running = (self._rows(select(func.count()).select_from(task).where(state))[0][0] for state in states)
+        return queued, running
 
     def lanes(self) -> list[LaneTotals]:
         queued = text("state = 0")  # in words, so that the partial index serves it
@@ -84,44 +86,12 @@ class SqlViews:
     def _rows(self, query: Select[Any]) -> list[Any]:
         return list(self._connection.execute(query))
 
-    def _running(self, jobs: Sequence[bytes]) -> dict[bytes, int]:
+    def _running(self, jobs: Container[bytes]) -> dict[bytes, int]:
         """Running is counted from the tasks that run: they are few (RECORD.md 3.1)."""
         if not jobs:
             return {}
-        query = select(item.c.job, func.count()).select_from(task.join(item, item.c.task == task.c.id))
-        query = query.where(task.c.state == int(TaskState.RUNNING), item.c.state == 0, item.c.job.in_(jobs))
-        return {row[0]: row[1] for row in self._connection.execute(query.group_by(item.c.job))}
-
-
-def _conditions(where: ItemFilter) -> list[ColumnElement[bool]]:
-    found: list[ColumnElement[bool]] = [item.c.project == where.project]
-    if where.job is not None:
-        found.append(item.c.job == where.job)
-    if where.n is not None:
-        found.append(item.c.n == where.n)
-    if where.digest is not None:
-        found.append(item.c.digest == where.digest)
-    if where.label is not None:
-        found.append(item.c.label == where.label)
-    if where.states:
-        found.append(or_(*(_is(state) for state in where.states)))
-    if where.dead_letters:
-        found += [item.c.state == 3, task.c.state == 3, task.c.error_kind.not_in(sorted(REMEMBERED))]
-    if where.after is not None:
-        place = tuple_(item.c.job, item.c.n)
-        found.append(item.c.n > where.after[1] if where.job is not None else place < tuple_(*where.after))
-    return found
-
-
-def _is(state: str) -> ColumnElement[bool]:
-    if state in _STATES:
-        return item.c.state == _STATES[state]
-    running = task.c.state == int(TaskState.RUNNING)
-    if state == "running":
-        return and_(item.c.state == 0, running)
-    if state == "queued":
-        return and_(item.c.state == 0, or_(task.c.state.is_(None), ~running))
-    return item.c.state == 0
+        query = select(item.c.job, func.count()).where(RUNNING_ITEM).group_by(item.c.job)
+        return {row[0]: row[1] for row in self._connection.execute(query) if row[0] in jobs}
 
 
 def _ordered(query: Select[Any], where: ItemFilter) -> Select[Any]:
@@ -133,8 +103,9 @@ def _ordered(query: Select[Any], where: ItemFilter) -> Select[Any]:
 def _consistent(view: ItemView, task_end: int | None) -> ItemView:
     """RECORD.md 3.2: what the task says belongs to a failed item only while the task has not run again.
 
-    A task that failed once more is told by its end, which is later than the item's.
+    A task that failed once more is told by its end, which is later than the item's. A purged one has kept its end.
     """
-    if view.state == 3 and (view.task_state != TaskState.FAILED or view.finished_at != task_end):
+    ran = view.task_state in (TaskState.FAILED, TaskState.CANCELLED) and view.finished_at == task_end
+    if view.state == 3 and not ran:
         return view._replace(attempt=None, run_ms=None, started_at=None, result=None)
     return view

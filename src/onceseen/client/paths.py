@@ -1,4 +1,4 @@
-"""PATHS on the command line: files, folders and globs."""
+"""Paths as people give them, on the command line and in Python: files, folders and globs."""
 
 import glob
 from collections.abc import Iterable
@@ -26,6 +26,8 @@ def expand(paths: Iterable[str]) -> list[tuple[str, Path]]:
             found.append((text, path))
         elif matches := sorted(glob.glob(text, recursive=True)):  # noqa: PTH207  (absolute patterns too)
             found += expand(matches)
+        elif text.startswith(("http://", "https://")):
+            raise InvalidRequest(f"URLs are not built yet ({text[:80]!r}); fetch the image and give its file or bytes.")
         else:
             raise InvalidRequest(f"There is no file, folder or match for {text!r}.")
     if not found:
