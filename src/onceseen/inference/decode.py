@@ -48,7 +48,7 @@ class Decoded(NamedTuple):
     height: int
 
 
-def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
+def decode(data: bytes | memoryview, max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
     """Decode the first frame of an image, at full size, upright.
 
     16-bit colour is reduced to 8 bits by the readers; 16-bit grey is kept. Colour profiles are not applied.
@@ -63,7 +63,7 @@ def decode(data: bytes, max_pixels: int = DEFAULT_MAX_PIXELS) -> Decoded:
             decoded = _decode_jpeg(data, max_pixels)
             if decoded is not None:
                 return decoded
-        return _decode_pillow(data, max_pixels)
+        return _decode_pillow(bytes(data), max_pixels)
     except ImageError:
         raise
     except MemoryError as error:
@@ -89,7 +89,7 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def jpeg_orientation(data: bytes) -> int:
+def jpeg_orientation(data: bytes | memoryview) -> int:
     """EXIF orientation of a JPEG, 1 to 8; 1 where there is none or it cannot be read."""
     at, end = 2, len(data) - 4
     while at < end and data[at] == 0xFF:
@@ -101,7 +101,7 @@ def jpeg_orientation(data: bytes) -> int:
             break
         length = int.from_bytes(data[at + 2 : at + 4], "big")
         if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
-            return _tiff_orientation(data[at + 10 : at + 2 + length])
+            return _tiff_orientation(bytes(data[at + 10 : at + 2 + length]))
         at += 2 + length
     return 1
 
@@ -117,7 +117,7 @@ def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     return pixels
 
 
-def _decode_jpeg(data: bytes, max_pixels: int) -> Decoded | None:
+def _decode_jpeg(data: bytes | memoryview, max_pixels: int) -> Decoded | None:
     """The fast way; None where simplejpeg refuses or the colours are CMYK: Pillow's turn."""
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)

@@ -77,6 +77,8 @@ def unpack(packed: bytes) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
 
 def top(packed: bytes, k: int) -> list[tuple[int, float]]:
     """The k best outputs: (index, score), best first; of equal ones the smaller index first."""
+    if k <= FEW and packed[:1] == bytes([_ALL]) and (found := _top_bits(packed, k)):
+        return found
     indices, scores = unpack(packed)
     if k > FEW:
         order = np.lexsort((indices, -scores))[:k]
@@ -87,6 +89,22 @@ def top(packed: bytes, k: int) -> list[tuple[int, float]]:
             order[place] = best = left.argmax()
             left[best] = -np.inf
     return [(int(indices[at]), float(scores[at])) for at in order]
+
+
+def _top_bits(packed: bytes, k: int) -> list[tuple[int, float]]:
+    """`top` of scores none of which is negative, by their bits; empty for others.
+
+    The bits of such halves, read as integers, sort like the numbers: no conversion of a thousand scores, and a SIMD search.
+    """
+    halves = np.frombuffer(packed, "<f2", offset=1)
+    bits = halves.view("<i2").astype(np.int16)
+    if bits.min() < 0:
+        return []
+    order = []
+    for _ in range(min(k, bits.size)):
+        order.append(int(bits.argmax()))
+        bits[order[-1]] = -1
+    return [(at, float(halves[at])) for at in order]
 
 
 def risk(packed: bytes, positive_indices: Sequence[int]) -> float:

@@ -7,6 +7,8 @@ A bad image fails alone with its reason; the others are answered.
 """
 
 import hashlib
+import os
+import stat
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -156,12 +158,13 @@ class Engine:
 
     def _prepared(self, image: bytes | memoryview | Path, max_pixels: int, max_bytes: int) -> _Item:
         item, started = _Item(), perf_counter()
+        data: bytes | memoryview
         try:
             if isinstance(image, Path):
                 data = _file(image, max_bytes)
                 item.digest, item.size = hashlib.sha256(data).digest(), len(data)
             else:
-                data = bytes(image)
+                data = image
                 _check_size(len(data), max_bytes)
             decoded = decode(data, max_pixels)
             item.tensor = self._preparer(decoded)
@@ -243,15 +246,23 @@ def check(manifest: Manifest, directory: Path, runtime: Runtime) -> float:
 def _file(path: Path, max_bytes: int) -> bytes:
     """The bytes of a local file that a task names by path."""
     try:
-        if not path.is_file():
-            what = "is not a file" if path.exists() else "is gone"
-            raise BlobMissing(f"{path} {what}; put it back, or submit the image again")
-        with path.open("rb") as stream:
-            data = stream.read(max_bytes + 1)  # it may grow while it is read
+        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a named pipe must not make us wait
+        try:
+            facts = os.fstat(opened)
+            if not stat.S_ISREG(facts.st_mode):
+                raise BlobMissing(f"{path} is not a file; put it back, or submit the image again")
+            _check_size(facts.st_size, max_bytes)
+            data = os.read(opened, facts.st_size + 1)
+            if len(data) != facts.st_size:  # it changes while it is read, or is larger than one call gives
+                with open(opened, "rb", closefd=False) as stream:
+                    data += stream.read(max_bytes + 1 - len(data))
+        finally:
+            os.close(opened)
+    except FileNotFoundError as error:
+        raise BlobMissing(f"{path} is gone; put it back, or submit the image again") from error
     except OSError as error:
         raise BlobMissing(f"{path} cannot be read ({error.strerror}); make it readable and retry") from error
-    if len(data) > max_bytes:
-        _check_size(max(path.stat().st_size, len(data)), max_bytes)
+    _check_size(len(data), max_bytes)
     return data
 
 

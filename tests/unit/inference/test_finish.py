@@ -56,6 +56,16 @@ def test_near_ties(values, padding):
     assert finish.unpack(packed)[1].max() <= max(65504, 1)
 
 
+@given(
+    hnp.arrays(np.float32, st.integers(1, 1000), elements=st.floats(-1, 1, width=32)), st.integers(1, 20), st.booleans()
+)
+def test_top_is_the_sorted_list_whatever_the_signs(values, k, negative):
+    packed = finish.pack(values if negative else np.abs(values))
+    indices, kept = finish.unpack(packed)
+    order = np.lexsort((indices, -kept))[:k]
+    assert finish.top(packed, k) == [(int(indices[at]), float(kept[at])) for at in order]
+
+
 def test_top_and_risk():
     packed = finish.pack(np.array([0.125, 0.5, 0.25, 0.125], np.float32))
     assert finish.top(packed, 3) == [(1, 0.5), (2, 0.25), (0, 0.125)]
