@@ -1,6 +1,7 @@
 """The work of `classify`: a hub of its own, workers of its own, and a record of its own, for the time of one call."""
 
 import asyncio
+import gc
 import signal
 import threading
 from collections.abc import Callable
@@ -72,6 +73,7 @@ class Run:
             await submit_paths(
                 hub, request, self._order.files, lambda done, result: self._told(hub.catalog, model, done, result)
             )
+            gc.freeze()  # a collection of all that waits would hold up the workers, for nothing
             await self._finished.wait()
 
     def _told(self, catalog: Catalog, model: Model, done: DoneItem, packed: bytes | None) -> None:

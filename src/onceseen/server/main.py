@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -85,6 +86,7 @@ async def _serve(
     url = f"http://{_shown(settings.host)}:{door.getsockname()[1]}"
     announce(url, address)
     greeting = asyncio.create_task(_greet(hub, settings, server, url, workers_expected=workers_expected))
+    gc.freeze()  # what has been built stays: no full collection need look at it again
     await server.serve(sockets=[door])
     greeting.cancel()
     await hub.stop(DRAIN_SECONDS)
