@@ -14,7 +14,7 @@ from pathlib import Path
 import structlog
 
 from onceseen.domain.events import TOPIC
-from onceseen.domain.ids import now
+from onceseen.domain.ids import go_on_after, now
 from onceseen.domain.machine import INNOCENT
 from onceseen.errors import DatabaseAway, KeyInFlight, StoreError
 from onceseen.flow import group as flow_group
@@ -66,6 +66,8 @@ class Hub(HubState):
             sweep.unfinished_local(tx)
             self.outbox.leftovers += tx.items.stranded(STRANDED)
             self.dispatcher.heads = tx.tasks.heads()
+            if (newest := tx.tasks.newest()) is not None:
+                go_on_after(newest)  # queues are first in, first out, whatever the clock did meanwhile
 
         await self.writer.call(begin)
         await self.reload_catalog()

@@ -79,6 +79,9 @@ class Tasks(Protocol):
     def find(self, key: bytes) -> TaskRow | None:
         """The row of a key."""
 
+    def newest(self) -> bytes | None:
+        """The greatest id."""
+
     def heads(self, lanes: Sequence[bytes] | None = None) -> dict[bytes, Head]:
         """For each lane with waiting tasks (all lanes, or those asked for): what it would hand out next."""
 
