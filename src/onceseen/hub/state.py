@@ -90,7 +90,7 @@ class HubState:
         self._peek_stack = ExitStack()
         self._peeking: Reader | None = None
         self._readers = ThreadPoolExecutor(4, "readers")
-        self._errands: set[asyncio.Task[None]] = set()
+        self.errands: set[asyncio.Task[None]] = set()
 
     def clock(self) -> float:
         """The loop's clock, seconds."""
@@ -131,20 +131,20 @@ class HubState:
             coroutine.close()
             return
         task = asyncio.create_task(coroutine)
-        self._errands.add(task)
+        self.errands.add(task)
         task.add_done_callback(self._errand_ended)
 
     def _errand_ended(self, task: asyncio.Task[None]) -> None:
-        self._errands.discard(task)
+        self.errands.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.warning("hub.errand_failed", error=str(error))
 
     async def end_errands(self) -> None:
         """The hub ends: cancel what still runs beside it, end the reading threads."""
         self.stopped = True
-        for task in list(self._errands):
+        for task in list(self.errands):
             task.cancel()
-        await asyncio.gather(*self._errands, return_exceptions=True)
+        await asyncio.gather(*self.errands, return_exceptions=True)
         self._readers.shutdown()
         self._peek_stack.close()
 

@@ -165,6 +165,11 @@ class HubBench:
         assert row is not None
         return row
 
+    async def idle(self) -> None:
+        """Wait until nothing is in anybody's hands or waits for the writer."""
+        hub = self.hub
+        await self.until(lambda: not (hub.held or hub.open or hub.outbox or hub.errands))
+
     def job(self, job: bytes) -> JobRow | None:
         """A job's row."""
         with self.hub.database.read() as reader:
