@@ -180,7 +180,7 @@ class RecordMachine(RuleBasedStateMachine):
         self.held, self.waiting = [], Waiting()
         with self.record.database.begin() as tx:
             self.record.me = tx.servers.begin("host", 1, self.record.time)
-            self.waiting.work.given_back = sweep.of_dead_servers(tx, self.record.me)
+            self.waiting.work.given_back = sweep.of_dead_servers(tx)
             self.waiting.work.leftovers = tx.items.stranded(500)
         running = [task for task in self.tasks.values() if task.state == RUNNING]
         assert {given.fence.id for given in self.waiting.work.given_back} == {task.id for task in running}

@@ -74,7 +74,7 @@ def new_job(head: JobHead, added: Counts, now: int) -> JobRow:
         source=head.source,
         owner=head.owner,
         created_at=head.created_at,
-        finished_at=now if state > JobState.PENDING else None,
+        finished_at=max(now, head.created_at) if state > JobState.PENDING else None,
     )
 
 

@@ -40,7 +40,7 @@ def done(hub: HubState, link: WorkerLink, message: Done) -> None:
         if answer.scores:
             state.observed(answer.run_ms)
             hub.metrics.inferred(model.row.name if model else "", model.row.version if model else "")
-            hub.metrics.answered((finished_at - unit.queued_at) / 1e3)
+            hub.metrics.answered(max(0.0, (finished_at - unit.queued_at) / 1e3))
             link.answered += 1
         if not unit.dropped:
             _hand_on(hub, unit, answer)
@@ -74,6 +74,9 @@ def _settled(hub: HubState, unit: Unit, answer: Answer) -> Settled:
             error_kind=BlobMissing.code, error=f"{unit.path} has changed since it was submitted; submit it again"
         )
     good = bool(answer.scores)
+    # A clock that is set back in the middle must not end a run before it began.
+    started_at = unit.started_at and max(unit.started_at, unit.queued_at)
+    finished_at = max(unit.finished_at or now(), started_at or unit.queued_at)
     settlement = Settlement(
         id=unit.task,
         attempt=unit.attempt,
@@ -85,8 +88,8 @@ def _settled(hub: HubState, unit: Unit, answer: Answer) -> Settled:
         error_kind=answer.error_kind or None,
         error=answer.error or None,
         worker=unit.answered_by,
-        started_at=unit.started_at,
-        finished_at=unit.finished_at or now(),
+        started_at=started_at,
+        finished_at=finished_at,
         run_ms=round(answer.run_ms, 3) if good else None,
     )
     facts = (
@@ -210,9 +213,9 @@ async def fetch(hub: HubState, missing: list[tuple[Unit, str | None]]) -> None:
         log.error("blob.lost", digest=unit.digest.hex(), error=data.message)
         unit.dropped, unit.finished_at = True, now()
         hub.outbox.settled.append(_settled(hub, unit, Answer(error_kind=data.code, error=data.message)))
-        hub.pack.forget(unit.digest)
-        if place:
+        if place:  # first in the record: who asks it afterwards is told the truth
             await hub.writer.call(lambda tx, unit=unit, place=place: tx.images.lose(unit.project, unit.digest, place))  # type: ignore[misc]
+        hub.pack.forget([unit.digest])
     hub.writer.wake()
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import structlog
 
 from onceseen.domain.events import TOPIC
-from onceseen.domain.ids import now
+from onceseen.domain.ids import go_on_after, now
 from onceseen.domain.machine import INNOCENT
-from onceseen.errors import KeyInFlight, StoreError
+from onceseen.errors import DatabaseAway, KeyInFlight, StoreError
 from onceseen.flow import group as flow_group
 from onceseen.flow import sweep
 from onceseen.flow.work import Group, Outcome
@@ -26,7 +26,7 @@ from onceseen.hub.links import WorkerLink
 from onceseen.hub.settings import HubSettings
 from onceseen.hub.state import HubState
 from onceseen.hub.units import Unit, claimed_unit
-from onceseen.hub.writer import LINGER_SECONDS, PackStage, Pending, WriterStage, fail
+from onceseen.hub.writer import LINGER_SECONDS, TRIES, PackStage, Pending, WriterStage, fail
 from onceseen.ports.blobs import Blobs
 from onceseen.ports.database import Database, Transaction
 from onceseen.ports.link import Link
@@ -35,15 +35,18 @@ from onceseen.wire.link import FromWorker
 
 log = structlog.get_logger()
 
+STRANDED = 1_000_000
+"""Tasks, not items: those that had more items than one transaction settles when a server died."""
+
 
 class Hub(HubState):
     """One server's part that holds workers and writes the record; see HubState for its arguments."""
 
     def __init__(self, database: Database, blobs: Blobs, signal: Signal, models: Path, settings: HubSettings) -> None:
         super().__init__(database, blobs, signal, models, settings)
-        self.pack = PackStage(blobs, database, self._packed, self._linger)
-        took = self.metrics.commit_seconds.observe
-        self.writer = WriterStage(database, self._commit, self._gather, self._apply, self._refused, self._linger, took)
+        self.pack = PackStage(blobs, database, self._packed, self._unpacked, self._linger)
+        self.writer = WriterStage(database, self, self._linger, self.metrics.commit_seconds.observe)
+        self._mark = 0  # of the newest transaction
         self._plans: list[Plan] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -57,11 +60,14 @@ class Hub(HubState):
 
         def begin(tx: Transaction) -> None:
             self.me = tx.servers.begin(socket.gethostname(), os.getpid(), started)
-            self.outbox.given_back += sweep.of_dead_servers(tx, self.me)
+            tx.servers.bury(self.me)  # we hold the directory's lock, so nobody else lives (RECORD.md 5.3)
+            self.outbox.given_back += sweep.of_dead_servers(tx)
             sweep.broken_off(tx, self.me, ())
-            sweep.unfinished_local(tx, self.me)
-            self.outbox.leftovers += tx.items.stranded(500)
+            sweep.unfinished_local(tx)
+            self.outbox.leftovers += tx.items.stranded(STRANDED)
             self.dispatcher.heads = tx.tasks.heads()
+            if (newest := tx.tasks.newest()) is not None:
+                go_on_after(newest)  # queues are first in, first out, whatever the clock did meanwhile
 
         await self.writer.call(begin)
         await self.reload_catalog()
@@ -117,6 +123,12 @@ class Hub(HubState):
         self.outbox.chunks += group
         self.writer.wake()
 
+    def _unpacked(self, group: list[Pending], error: Exception) -> None:
+        """The store refused the bytes of these chunks."""
+        for pending in group:
+            answers.drop_early(self, pending)
+            fail(pending.done, error)
+
     def _linger(self) -> float:
         """Gather for half of the time that the ready work will last, at most 25 ms; not at all when workers would idle."""
         workers = self.workers()
@@ -125,17 +137,26 @@ class Hub(HubState):
         waiting = sum(link.waiting_ms for link in workers) / len(workers) / 1e3
         return min(LINGER_SECONDS, waiting / 2)
 
-    def _commit(self, tx: Transaction, group: Group) -> Outcome:
+    def commit(self, tx: Transaction, group: Group) -> Outcome:
+        """hub.writer.Work. The mark tells later whether this very transaction was written."""
+        self._mark = max(self._mark + 1, now())
+        tx.servers.mark(self.me, self._mark)
         return flow_group.commit(tx, group, self.me, self.catalog, now(), self.settings.max_deaths)
 
-    def _gather(self) -> tuple[Group, list[Pending]]:
+    def is_written(self, tx: Transaction) -> bool:
+        """hub.writer.Work."""
+        return tx.servers.marked(self.me) == self._mark
+
+    def gather(self) -> tuple[Group, list[Pending]]:
+        """hub.writer.Work."""
         for pending in [waiting for waiting in self.outbox.chunks if waiting.is_orphan]:
             self.outbox.chunks.remove(pending)
             answers.drop_early(self, pending)
             fail(pending.done, StoreError("An earlier part of the submission was refused; send it again."))
         group, pendings = self.outbox.take()
-        if self.check_held:
+        if self.check_held:  # and the heads: another server may have queued what it put back
             group.held, self.check_held = set(self.held), False
+            group.lanes |= {model.lane for model in self.catalog.models}
         coming: dict[bytes, int] = {}
         for chunk in group.chunks:
             for entry in chunk.entries:
@@ -146,11 +167,22 @@ class Hub(HubState):
             free = [link for link in self.workers() if not link.left]
             self._plans = self.dispatcher.plan(free, self.clock(), coming)
             group.claims = self.dispatcher.wishes(self._plans)
-        group.lanes = {*coming, *self.dispatcher.heads, *(given.lane for given in group.given_back)}
+        group.lanes |= {*coming, *self.dispatcher.heads, *(given.lane for given in group.given_back)}
         return group, pendings
 
-    def _refused(self, group: Group, pendings: list[Pending], error: Exception) -> None:
-        """The transaction did not happen: submissions hear of it, all else is tried again."""
+    def again(self, group: Group, pendings: list[Pending]) -> None:
+        """hub.writer.Work: the transaction is repeated whole (RECORD.md 1.5)."""
+        for pending in pendings:
+            pending.tries += 1
+        if any(pending.tries >= TRIES for pending in pendings):
+            self.refused(group, pendings, DatabaseAway())
+            return
+        self._end_plans()
+        self.outbox.chunks[:0] = pendings
+        self.outbox.put_back(group)
+
+    def refused(self, group: Group, pendings: list[Pending], error: Exception) -> None:
+        """hub.writer.Work: the transaction did not happen; submissions hear of it, all else is tried again."""
         self._end_plans()
         for pending in pendings:
             answers.drop_early(self, pending)
@@ -163,8 +195,8 @@ class Hub(HubState):
             plan.link.planned_ms = max(0.0, plan.link.planned_ms - plan.n * plan.cost_ms)
         return plans
 
-    def _apply(self, group: Group, pendings: list[Pending], outcome: Outcome) -> None:
-        """What a committed transaction means for everybody."""
+    def apply(self, group: Group, pendings: list[Pending], outcome: Outcome) -> None:
+        """hub.writer.Work: what a committed transaction means for everybody."""
         plans = self._end_plans()
         for lane in group.lanes:
             self.dispatcher.heads.pop(lane, None)
@@ -224,10 +256,18 @@ class Hub(HubState):
             plan.link.planned_ms += plan.n * plan.cost_ms  # still reserved while the store is read
 
         async def fetch() -> None:
-            await answers.fetch(self, missing)
-            for plan in plans:
-                plan.link.planned_ms = max(0.0, plan.link.planned_ms - plan.n * plan.cost_ms)
-            self._lease_out(plans, units)
+            try:
+                await answers.fetch(self, missing)
+            except Exception as error:  # nothing may stay in nobody's hands
+                log.warning("blobs.unread", error=str(error))
+                for unit, _ in missing:
+                    if unit.data is None:
+                        answers.back(self, unit, INNOCENT, None)
+                        unit.dropped = True
+            finally:
+                for plan in plans:
+                    plan.link.planned_ms = max(0.0, plan.link.planned_ms - plan.n * plan.cost_ms)
+                self._lease_out(plans, units)
 
         self.errand(fetch())
 

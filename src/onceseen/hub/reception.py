@@ -76,9 +76,11 @@ def _joined(hub: HubState, link: WorkerLink, hello: wire.Hello) -> None:
         return
     for name in hub.settings.preload:
         try:
-            link.load(hub.catalog.resolve(name).lane)
+            lane = hub.catalog.resolve(name).lane
         except UnknownModel:
             continue
+        if hub.dispatcher.lane(lane).broken is None:  # else each new worker would die of it
+            link.load(lane)
     row = WorkerRow(hello.id, hub.me, hello.host, hello.pid, link.started_at, link.started_at, "ready")
     hub.errand(_announce(hub, WORKER_JOINED, row))
     hub.writer.wake()

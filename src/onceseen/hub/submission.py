@@ -10,7 +10,7 @@ from onceseen.domain.ids import new_id, now
 from onceseen.domain.job import JobRow, NewImage
 from onceseen.domain.machine import is_answered
 from onceseen.domain.task import CLASSIFICATION, ORDINARY, NewTask, TaskState, task_key
-from onceseen.errors import TooBusy, TooLarge
+from onceseen.errors import StoreError, TooBusy, TooLarge
 from onceseen.flow.work import Chunk, DoneItem, Entry, Failure, JobHead, LocalFile, Outcome
 from onceseen.hub import answers
 from onceseen.hub.state import HubState
@@ -71,6 +71,7 @@ class Submission:
         self._flying: list[asyncio.Future[Outcome]] = []
         self._last: asyncio.Future[Outcome] | None = None
         hub.open_jobs.add(self.head.id)
+        hub.last_chunks[self.head.id] = hub.clock()
 
     @property
     def count(self) -> int:
@@ -162,7 +163,7 @@ class Submission:
             return None
         lane = hub.dispatcher.lane(model.lane)
         link = hub.dispatcher.early_link(hub.workers(), lane, self.request.priority)
-        if link is None or lane.broken or (not self._own and self._is_answered(key)):  # an own key is a new one
+        if link is None or lane.broken or (not self._own and self._must_wait(key)):  # an own key is a new one
             return None
         unit = Unit(model.lane, self.head.project, digest, key, queued_at=moment, data=data)
         if not hub.lease(link, [unit]):
@@ -171,29 +172,48 @@ class Submission:
         self._early.append(unit)
         return unit
 
-    def _is_answered(self, key: bytes) -> bool:
-        """One look by a unique key, 10 us: cheaper than a run for nothing."""
+    def _must_wait(self, key: bytes) -> bool:
+        """Whether the record has the answer, or a suspect, which runs alone. One look by a unique key, 10 us."""
         row = self.hub.peek(key)
-        return row is not None and is_answered(row.state, row.error_kind)
+        return row is not None and (is_answered(row.state, row.error_kind) or bool(row.suspect))
 
     async def _flush(self, *, last: bool) -> None:
         hub = self.hub
+        if self.head.id not in hub.open_jobs:
+            self._drop()
+            raise StoreError("The next part of the submission did not come in time; send it again.")
+        hub.last_chunks[self.head.id] = hub.clock()
         if hub.pending_bytes + self._size > hub.settings.max_pending_bytes:
             self._drop()
             raise TooBusy(
                 f"{hub.pending_bytes >> 20} MB of submissions wait for the disk already; try again in a moment."
             )
-        chunk = Chunk(self.head, self._entries, first=self._sent == 0, last=last)
+        entries, blobs, early = self._entries, self._blobs, {unit.key: unit for unit in self._early}
+        self._blobs, self._size = {}, 0
+        starts = range(0, len(entries) or 1, CHUNK_ITEMS)  # more than one when many items were refused
+        for start in starts:
+            part = entries[start : start + CHUNK_ITEMS]
+            data = {entry.digest: blobs[entry.digest] for entry in part if entry.digest in blobs}
+            units = [unit for entry in part if entry.key and (unit := early.pop(entry.key, None))]
+            self._send(part, data, units, last=last and start == starts[-1])
+            self._entries, self._early = (
+                entries[start + CHUNK_ITEMS :],
+                list(early.values()),
+            )  # dropped if a chunk is refused
+            while len(self._flying) > CHUNKS_IN_FLIGHT:
+                await self._flying.pop(0)
+
+    def _send(self, entries: list[Entry], blobs: dict[bytes, bytes], early: list[Unit], *, last: bool) -> None:
+        hub = self.hub
+        chunk = Chunk(self.head, entries, first=self._sent == 0, last=last)
         self._sent += 1
-        pending = Pending(chunk, self._blobs, asyncio.get_running_loop().create_future(), self._size, self._early)
+        size = sum(map(len, blobs.values()))
+        pending = Pending(chunk, blobs, asyncio.get_running_loop().create_future(), size, early)
         pending.after, self._last = self._last, pending.done
-        hub.pending_bytes += self._size
+        hub.pending_bytes += size
         pending.done.add_done_callback(lambda _: _landed(hub, pending))
-        self._entries, self._blobs, self._early, self._size = [], {}, [], 0
         self._flying.append(pending.done)
         hub.pack.push(pending)
-        while len(self._flying) > CHUNKS_IN_FLIGHT:
-            await self._flying.pop(0)
 
     def _drop(self) -> None:
         """Forget what was not flushed yet: early starts count for nothing, nothing waits for its rows."""

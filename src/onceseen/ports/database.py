@@ -9,7 +9,17 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from onceseen.domain.events import Event, NewEvent
-from onceseen.domain.job import Counts, FinishedItem, ImageFacts, ItemRow, JobRow, KeyRow, NewImage, PendingItem
+from onceseen.domain.job import (
+    Counts,
+    FinishedItem,
+    ImageFacts,
+    ItemRow,
+    ItemState,
+    JobRow,
+    KeyRow,
+    NewImage,
+    PendingItem,
+)
 from onceseen.domain.machine import Verdict
 from onceseen.domain.model import ModelRow
 from onceseen.domain.task import AnsweredTask, Claimed, Fence, Head, NewTask, Settlement, TaskRow
@@ -69,6 +79,9 @@ class Tasks(Protocol):
     def find(self, key: bytes) -> TaskRow | None:
         """The row of a key."""
 
+    def newest(self) -> bytes | None:
+        """The greatest id."""
+
     def heads(self, lanes: Sequence[bytes] | None = None) -> dict[bytes, Head]:
         """For each lane with waiting tasks (all lanes, or those asked for): what it would hand out next."""
 
@@ -85,8 +98,8 @@ class Items(Protocol):
     def finish(self, items: Sequence[FinishedItem]) -> None:
         """Write the end of items that `pending` returned in this transaction."""
 
-    def wanted(self, tasks: Sequence[bytes]) -> set[bytes]:
-        """Those of the tasks that at least one pending item waits for."""
+    def wanted(self, tasks: Sequence[bytes], state: int = ItemState.PENDING) -> set[bytes]:
+        """Those of the tasks that have at least one item in a state: one that waits, or one that failed. Never counts them."""
 
     def stranded(self, limit: int) -> list[bytes]:
         """Final tasks that items still wait for: a server died between two groups of items (a scan; at start only)."""
@@ -102,6 +115,9 @@ class Items(Protocol):
 
     def of_tasks(self, tasks: Sequence[bytes], state: int, limit: int) -> list[ItemRow]:
         """At most `limit` items of the tasks in one state."""
+
+    def count(self, tasks: Sequence[bytes], state: int) -> int:
+        """How many items of the tasks are in one state."""
 
 
 class Jobs(Protocol):
@@ -130,6 +146,9 @@ class Jobs(Protocol):
 
     def receiving(self) -> list[JobRow]:
         """Jobs whose last chunk has not come."""
+
+    def waiting(self, source: str) -> list[JobRow]:
+        """Jobs from one source that are received and not finished (a scan; at start only)."""
 
 
 class Keys(Protocol):
@@ -161,7 +180,10 @@ class Images(Protocol):
         """Write what runs saw of images."""
 
     def locate(self, project: int, digests: Sequence[bytes], *, paths: bool = False) -> dict[bytes, str]:
-        """Locations of images whose bytes are in the store; with `paths` also of those that are a user's own files."""
+        """Locations of images whose bytes are in the store to stay; with `paths` of all that have one, also a user's own file.
+
+        What is marked as deleted may go at any moment: nobody may rely on its bytes, only a claim may try them.
+        """
 
     def lose(self, project: int, digest: bytes, location: str) -> None:
         """The bytes at this location are damaged or gone: forget it, unless it was replaced."""
@@ -225,6 +247,15 @@ class Servers(Protocol):
 
     def bury(self, me: int) -> list[int]:
         """Mark all other servers dead; their ids."""
+
+    def living(self) -> set[int]:
+        """Servers that nobody has judged dead."""
+
+    def mark(self, me: int, seen_at: int) -> None:
+        """Write when this server was seen: a number that no transaction of it wrote before, so that one can be told by it."""
+
+    def marked(self, me: int) -> int:
+        """What this server marked last; waits for a transaction of it that may still be under way."""
 
     def joined(self, worker: WorkerRow) -> None:
         """Insert or replace a worker's row."""
