@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 import httpx2 as httpx
 import pytest
 
+from onceseen.bench.procfs import pss_mb
 from onceseen.server.http import KEPT_BODY, MAX_HEAD, MAX_HEADERS, MAX_URL
 from onceseen.testing.asking import problem, raw
 from onceseen.testing.pictures import picture
-from onceseen.testing.procs import pss_mb
 from onceseen.testing.running import eventually
 
 READ_TIMEOUT = 1.5
