@@ -13,6 +13,7 @@ from onceseen.settings import Settings
 
 FIELD = "images"
 MAX_HEADER = 16_384
+MAX_HEADERS = 20
 MAX_BOUNDARY = 200  # RFC 2046 allows 70
 
 
@@ -28,6 +29,7 @@ class _Parts:
         self._headers: dict[bytes, bytes] = {}
         self._data: list[bytes] = []
         self._size = 0
+        self._lines = 0
 
     def callbacks(self) -> dict[str, object]:
         return {
@@ -42,6 +44,7 @@ class _Parts:
 
     def _begin(self) -> None:
         self._headers, self._data, self._size, self._field, self._value = {}, [], 0, b"", b""
+        self._lines = 0
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
         self._field += data[start:end]
@@ -57,6 +60,9 @@ class _Parts:
 
     def _header_end(self) -> None:
         self._headers[self._field.lower()] = self._value
+        self._lines += 1
+        if self._lines > MAX_HEADERS:
+            raise InvalidRequest(f"A part of the form has more than {MAX_HEADERS} headers.")
         self._field, self._value = b"", b""
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
