@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onceseen.domain.ids import now
+from onceseen.drivers.blobs_pack_file import sync_directory
 from onceseen.errors import DirectoryInUse, NewerData, SettingsError
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class DataDirectory:
     def __init__(self, path: Path, wait: float = LOCK_WAIT_SECONDS) -> None:
         self.path = path
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            _make(path)
             self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise SettingsError(
@@ -133,6 +134,15 @@ class DataDirectory:
         facts = server_facts(self.path)
         where = f"on {facts['url']} (process {facts['pid']})" if facts else "of another process"
         return f"The data directory {self.path} belongs to a server {where}; stop it, or choose another with --data."
+
+
+def _make(path: Path) -> None:
+    """Make a directory so that it is still there after a power cut."""
+    new = [place for place in (path, *path.parents) if not place.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for place in new:
+        with suppress(PermissionError):  # a parent that may be entered and not read
+            sync_directory(place.parent)
 
 
 def is_free(path: Path) -> bool:

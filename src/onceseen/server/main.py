@@ -74,20 +74,21 @@ async def _serve(
     *,
     workers_expected: bool,
 ) -> None:
+    server = Server(build_app(hub, settings))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _begin_to_end, hub, server)
     await hub.start()
     await hub.writer.call(lambda tx: add_bundled(lambda write: write(tx)))
     await hub.reload_catalog()
     hub.metrics.registry.register(Gauges(hub))
     listener = await wiring.listen(address, hub.accept)
-    server = Server(build_app(hub, settings))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _begin_to_end, hub, server)
     url = f"http://{_shown(settings.host)}:{door.getsockname()[1]}"
     announce(url, address)
     greeting = asyncio.create_task(_greet(hub, settings, server, url, workers_expected=workers_expected))
     gc.freeze()  # what has been built stays: no full collection need look at it again
-    await server.serve(sockets=[door])
+    if not server.should_exit:  # a signal may have come while the record was opened
+        await server.serve(sockets=[door])
     greeting.cancel()
     await hub.stop(DRAIN_SECONDS)
     await listener.close()

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -139,8 +140,9 @@ class Supervisor:
         )
         child.started = time.monotonic()
         if child.stdin is not None and child.process.stdin is not None:
-            child.process.stdin.write(child.stdin)
-            child.process.stdin.close()
+            with suppress(BrokenPipeError):  # it was killed already: the next look notices
+                child.process.stdin.write(child.stdin)
+                child.process.stdin.close()
         if child.name == "worker":
             self._tell(wire.Started(child.process.pid))
 
