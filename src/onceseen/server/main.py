@@ -35,7 +35,7 @@ log = structlog.get_logger()
 
 WARM_SECONDS = 30.0
 SAMPLES_SECONDS = 20.0
-DRAIN_SECONDS = 4.0
+DRAIN_SECONDS = 3.0
 
 
 def run(settings: Settings, *, workers_expected: bool = False) -> int:

@@ -38,12 +38,15 @@ LEFT JOIN (SELECT subject, sum(kind = 'job.created') AS created, sum(kind = 'job
     substr(hex(job.id), 13, 4) || '-' || substr(hex(job.id), 17, 4) || '-' || substr(hex(job.id), 21))
 WHERE job.state <> 0 AND job.source = 'http' AND (coalesce(told.created, 0) <> 1 OR coalesce(told.finished, 0) <> (job.finished_at IS NOT NULL))
 """
-# The record itself notes each row that gets a final state, also one that had it already.
+# The record itself notes each row that gets an end, also one that had one already. (A submission that meets an answered task
+# writes the state anew that it had.)
 WATCH = """
 CREATE TABLE IF NOT EXISTS referee (what TEXT, subject TEXT);
-CREATE TRIGGER IF NOT EXISTS referee_task AFTER UPDATE OF state ON task WHEN NEW.state IN (2, 3)
+CREATE TRIGGER IF NOT EXISTS referee_task AFTER UPDATE ON task
+  WHEN NEW.state IN (2, 3) AND (NEW.state, NEW.finished_at, NEW.attempt) IS NOT (OLD.state, OLD.finished_at, OLD.attempt)
   BEGIN INSERT INTO referee VALUES ('task', hex(NEW.id)); END;
-CREATE TRIGGER IF NOT EXISTS referee_item AFTER UPDATE OF state ON item WHEN NEW.state IN (2, 3, 4)
+CREATE TRIGGER IF NOT EXISTS referee_item AFTER UPDATE ON item
+  WHEN NEW.state IN (2, 3, 4) AND (NEW.state, NEW.finished_at) IS NOT (OLD.state, OLD.finished_at)
   BEGIN INSERT INTO referee VALUES ('item', hex(NEW.job) || NEW.n); END;
 CREATE TRIGGER IF NOT EXISTS referee_new AFTER INSERT ON item WHEN NEW.state IN (2, 3, 4)
   BEGIN INSERT INTO referee VALUES ('item', hex(NEW.job) || NEW.n); END;

@@ -25,8 +25,9 @@ from onceseen.wire import link as wire
 log = structlog.get_logger()
 
 TICK_SECONDS = 0.05
-SERVER_GRACE = 8.0
+SERVER_GRACE = 7.5
 WORKER_GRACE = 1.5
+"""Together with what it takes to kill who does not hear: all is over within ten seconds."""
 SLOWEST_RESTART = 5.0
 NO_SERVER = 1
 """Exit code of a worker that lost its patience; where the supervisor has no link either, there is no server."""
