@@ -235,6 +235,9 @@ def test_what_waits_for_a_slow_disk_is_bounded(tmp_path):
         async with hub_inside(database, blobs, model, HubSettings(max_pending_bytes=limit)) as hub:
             transport = httpx.ASGITransport(build_app(hub, Settings(data=tmp_path / "data")))
             async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+                await post(client, hub, images.pop())  # the worker is warm: what comes now may start early
+                while hub.open:
+                    await asyncio.sleep(0.01)
                 refused = await asyncio.gather(*(post(client, hub, image) for image in images))
             assert hub.pending_bytes == 0
             assert sum(refused) > 10
@@ -247,6 +250,6 @@ def test_what_waits_for_a_slow_disk_is_bounded(tmp_path):
     verdict = judge(tmp_path / "data")
     assert verdict.is_clean, verdict
     assert given_up
-    assert verdict.tasks == {2: len(images) - len(given_up)}
+    assert verdict.tasks == {2: 1 + len(images) - len(given_up)}
     database.close()
     blobs.close()

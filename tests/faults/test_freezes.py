@@ -158,7 +158,9 @@ def test_a_server_goes_on_where_it_was_and_keeps_its_directory_while_it_sleeps(t
         assert server.url in second.stderr
         done = server.wait_job(job, 40)
         assert (done["state"], done["succeeded"]) == ("succeeded", 20)
-        assert {item["attempt"] for item in server.items(job)} == {1}, "somebody was given up though only the server slept"
+        assert {item["attempt"] for item in server.items(job)} == {1}, (
+            "somebody was given up though only the server slept"
+        )
         assert fenced(server) == 0
         assert set(server.processes()) == before
         check_record(server)

@@ -105,7 +105,10 @@ class Hub(HubState):
 
     def heard(self, link: WorkerLink, message: FromWorker, payload: bytes) -> None:
         """A message of a worker or supervisor."""
-        reception.heard(self, link, message, payload)
+        if link.owed:
+            reception.woke(self, link, message)
+        else:
+            reception.heard(self, link, message, payload)
 
     def link_closed(self, link: WorkerLink) -> None:
         """A link ended."""

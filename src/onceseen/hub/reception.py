@@ -30,9 +30,6 @@ def heard(hub: HubState, link: WorkerLink, message: wire.FromWorker, payload: by
     if link.hello is None and not isinstance(message, wire.Hello):
         link.link.close()
         return
-    if link.owed:
-        _woke(hub, link, message)
-        return
     match message:
         case wire.Hello():
             _joined(hub, link, message)
@@ -207,7 +204,7 @@ def _frozen(hub: HubState, link: WorkerLink, why: str) -> None:
         link.owed = owed
 
 
-def _woke(hub: HubState, link: WorkerLink, message: wire.FromWorker) -> None:
+def woke(hub: HubState, link: WorkerLink, message: wire.FromWorker) -> None:
     """A worker that was given up has woken: its late answers are counted and change nothing; then it joins anew."""
     if isinstance(message, wire.Done):
         answers.done(hub, link, message)

@@ -52,7 +52,7 @@ def install() -> None:
     """In a process that is to have the faults: wrap the calls."""
     connect, pwritev = sqlite3.connect, os.pwritev
 
-    def faulty_connect(*arguments: Any, **more: Any) -> sqlite3.Connection:
+    def faulty_connect(*arguments: Any, **more: Any) -> Any:
         return connect(*arguments, **{"factory": Connection, **more})
 
     def faulty_pwritev(*arguments: Any) -> int:
@@ -60,7 +60,7 @@ def install() -> None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return pwritev(*arguments)
 
-    sqlite3.connect = sqlite3.dbapi2.connect = faulty_connect  # type: ignore[assignment,attr-defined]
+    sqlite3.connect = sqlite3.dbapi2.connect = faulty_connect
     os.pwritev = faulty_pwritev
     for name in ("fsync", "fdatasync"):
         setattr(os, name, _slowly(getattr(os, name)))

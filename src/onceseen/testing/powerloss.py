@@ -18,6 +18,7 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -339,7 +340,10 @@ def _record(events: list[Event], at: int, dice: random.Random) -> dict[str, byte
     if later:
         new_database, new_log = dice.choice(later).files
         if dice.random() < 0.5 and new_database != database:
-            database, log = _torn(database, new_database, dice), new_log  # the log is complete and is being brought home
+            database, log = (
+                _torn(database, new_database, dice),
+                new_log,
+            )  # the log is complete and is being brought home
         else:
             log = _torn(log, new_log, dice)
     return dict(zip(RECORD, (database, log), strict=True))
@@ -382,9 +386,7 @@ def _survivors(writes: list[Write], dice: random.Random) -> list[Write]:
             continue
         start, end = write.offset, write.offset + len(write.data)
         edges = [start, *range((start // SECTOR + 1) * SECTOR, end, SECTOR), end]
-        pieces += [
-            Write(write.file, a, write.data[a - start : b - start]) for a, b in zip(edges, edges[1:], strict=False)
-        ]
+        pieces += [Write(write.file, a, write.data[a - start : b - start]) for a, b in pairwise(edges)]
     return [piece for piece in pieces if dice.random() < 0.5]
 
 

@@ -22,7 +22,10 @@ WHERE item.state = 2 AND (task.state <> 2 OR item.label IS NOT task.label OR ite
 """
 ORPHANS = "SELECT count(*) FROM item LEFT JOIN task ON task.id = item.task WHERE item.state = 0 AND task.id IS NULL"
 JOBLESS = "SELECT count(*) FROM item LEFT JOIN job ON job.id = item.job WHERE job.id IS NULL"
-GAPS = "SELECT count(*) FROM job WHERE state <> 0 AND control = 0 AND total <> (SELECT coalesce(max(n) + 1, 0) FROM item WHERE job = id)"
+GAPS = """
+SELECT count(*) FROM job
+WHERE state <> 0 AND control = 0 AND total <> (SELECT coalesce(max(n) + 1, 0) FROM item WHERE job = id)
+"""
 REPEATED = """
 SELECT task.project, task.input, task.frame, task.lane, task.params, task.key, item.job, item.n FROM task
 JOIN (SELECT project, input, frame, lane, params FROM task GROUP BY 1, 2, 3, 4, 5 HAVING count(*) > 1) AS several
@@ -36,7 +39,8 @@ SELECT hex(job.id) FROM job
 LEFT JOIN (SELECT subject, sum(kind = 'job.created') AS created, sum(kind = 'job.finished') AS finished FROM event
   GROUP BY subject) AS told ON told.subject = lower(substr(hex(job.id), 1, 8) || '-' || substr(hex(job.id), 9, 4) || '-' ||
     substr(hex(job.id), 13, 4) || '-' || substr(hex(job.id), 17, 4) || '-' || substr(hex(job.id), 21))
-WHERE job.state <> 0 AND job.source = 'http' AND (coalesce(told.created, 0) <> 1 OR coalesce(told.finished, 0) <> (job.finished_at IS NOT NULL))
+WHERE job.state <> 0 AND job.source = 'http'
+  AND (coalesce(told.created, 0) <> 1 OR coalesce(told.finished, 0) <> (job.finished_at IS NOT NULL))
 """
 # The record itself notes each row that gets an end, also one that had one already. (A submission that meets an answered task
 # writes the state anew that it had.)
