@@ -31,6 +31,8 @@ GATHER_SECONDS = 0.2
 ITEMS_AT_ONCE = 1000
 BYTES_AT_ONCE = 32 << 20
 RETRY_SECONDS = 0.5
+PLACED_SECONDS = 1800.0
+"""Half of the hour that unnamed bytes and those of deleted images are kept at least: a place is never believed for longer."""
 
 
 @dataclass(slots=True, eq=False)
@@ -72,7 +74,7 @@ class PackStage:
         self._waiting: list[Pending] = []
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "packs")
-        self._placed: dict[bytes, str] = {}  # stored here, rows perhaps not yet written
+        self._placed: dict[bytes, tuple[str, float]] = {}  # where it lies, rows perhaps not yet written; until when to believe it
 
     def push(self, pending: Pending) -> None:
         """Queue a chunk."""
@@ -106,10 +108,10 @@ class PackStage:
         """Make bytes durable whose rows are there already; digest -> where they lie."""
 
         def write() -> dict[bytes, str]:
-            wanted = {digest: (project, data) for digest, data in blobs.items() if digest not in self._placed}
+            wanted = {digest: (project, data) for digest, data in blobs.items() if not self._is_placed(digest)}
             if wanted:
                 self._write(wanted)
-            return {digest: self._placed[digest] for digest in blobs}
+            return {digest: self._placed[digest][0] for digest in blobs}
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, write)
 
@@ -134,25 +136,31 @@ class PackStage:
         wanted: dict[bytes, tuple[int, bytes]] = {}
         for pending in group:
             for digest, data in pending.blobs.items():
-                if digest not in self._placed and digest not in wanted:
+                if digest not in wanted and not self._is_placed(digest):
                     wanted[digest] = (pending.chunk.job.project, data)
         if wanted:
             self._write(wanted)
         for pending in group:
             for entry in pending.chunk.entries:
                 if entry.image is not None and entry.image.digest in pending.blobs:
-                    entry.image = entry.image._replace(location=self._placed[entry.image.digest])
+                    entry.image = entry.image._replace(location=self._placed[entry.image.digest][0])
             pending.blobs = {}
+
+    def _is_placed(self, digest: bytes) -> bool:
+        found = self._placed.get(digest)
+        return found is not None and time.monotonic() < found[1]
 
     def _write(self, wanted: dict[bytes, tuple[int, bytes]]) -> None:
         project = next(iter(wanted.values()))[0]
         with self._database.read() as reader:
-            self._placed |= reader.images.locate(project, list(wanted))
-        new = [(digest, owner, data) for digest, (owner, data) in wanted.items() if digest not in self._placed]
+            found = reader.images.locate(project, list(wanted))
+        new = [(digest, owner, data) for digest, (owner, data) in wanted.items() if digest not in found]
         if new:
             names = [f"{owner}/{digest.hex()}-{text_of(new_id())}" for digest, owner, _ in new]
             places = self._blobs.put([(name, data) for name, (_, _, data) in zip(names, new, strict=True)])
-            self._placed |= {digest: place for (digest, _, _), place in zip(new, places, strict=True)}
+            found |= {digest: place for (digest, _, _), place in zip(new, places, strict=True)}
+        until = time.monotonic() + PLACED_SECONDS
+        self._placed |= {digest: (place, until) for digest, place in found.items()}
         while len(self._placed) > 100_000:  # a cache; what is dropped is asked of the record again
             del self._placed[next(iter(self._placed))]
 

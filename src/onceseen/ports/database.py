@@ -161,7 +161,7 @@ class Images(Protocol):
         """Write what runs saw of images."""
 
     def locate(self, project: int, digests: Sequence[bytes], *, paths: bool = False) -> dict[bytes, str]:
-        """Locations of images whose bytes are in the store; with `paths` also of those that are a user's own files."""
+        """Locations of images whose bytes are in the store to stay; with `paths` of all, also of a user's own files."""
 
     def lose(self, project: int, digest: bytes, location: str) -> None:
         """The bytes at this location are damaged or gone: forget it, unless it was replaced."""

@@ -267,6 +267,8 @@ class DatabaseSuite(TaskCases, ViewCases, KeyCases):
             tx.items.insert([new_item(1, 0, 1, ItemState.SUCCEEDED)])
             tx.images.orphan(1, [digest(number) for number in range(4)], 5000)
             assert tx.images.deleted(4999, 9) == []
+            assert tx.images.locate(1, [digest(0), digest(1)]) == {digest(1): "pack:1"}, "its bytes may go any moment"
+            assert tx.images.locate(1, [digest(0)], paths=True) == {digest(0): "pack:0"}
             found = tx.images.deleted(5000, 9)
             assert sorted(found) == [(1, digest(n), f"pack:{n}") for n in (0, 2, 3)]
             assert len(tx.images.deleted(5000, 2)) == 2
