@@ -28,7 +28,7 @@ from onceseen.testing.referee import judge, watch
 from onceseen.testing.running import RunningServer, eventually
 
 MOUNT_MB = 24
-DELAY = 0.3  # seconds for each sync
+DELAY = 0.2  # seconds for each sync
 
 
 class FullByFault:
@@ -182,7 +182,7 @@ def test_a_disk_that_says_full_refuses_with_507_and_takes_what_is_sent_again(tmp
 
 def test_on_a_slow_disk_groups_grow_and_nothing_fails(faulty):
     server, disk = faulty
-    posts = 64
+    posts = 32
 
     def post(number):
         began = time.monotonic()

@@ -133,6 +133,7 @@ def test_a_worker_that_joined_wakes_and_changes_nothing(tmp_path, model, lease):
                 worker.wait()
 
 
+@pytest.mark.long
 def test_a_server_goes_on_where_it_was_and_keeps_its_directory_while_it_sleeps(tmp_path, model):
     lease = 2
     with running(tmp_path, lease) as server:

@@ -11,8 +11,11 @@ import pytest
 
 from onceseen.domain.job import ItemState, JobState
 from onceseen.drivers.blobs_pack import BlobsPack
+from onceseen.drivers.directory import DataDirectory
 from onceseen.drivers.sql.database import SqliteDatabase
 from onceseen.errors import BlobMissing
+from onceseen.hub.models import install
+from onceseen.inference.manifest import read
 from onceseen.testing.blobs_suite import random_blob
 from onceseen.testing.inside import hub_inside, label_of, submit
 from onceseen.testing.pictures import colour_model, flat
@@ -221,3 +224,26 @@ def _check_end(place, promises):
                 assert label == label_of(red, green, blue)
     database.close()
     blobs.close()
+
+
+# -- what else is promised -----------------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_on_the_disk_before_it_is_promised(tmp_path):
+    manifest, directory = read(colour_model(tmp_path / "outside" / "colours"))
+    store = tmp_path / "data" / "models"
+    store.mkdir(parents=True)
+    notes = Notes(tmp_path / "data")
+    with notes.taken():
+        _, location = install(store, manifest, directory)
+    for seed in range(50):
+        left = cut(notes.events, len(notes.events), random.Random(seed)).files
+        assert left[f"models/{location}/weights.onnx"] == (directory / "weights.onnx").read_bytes()
+
+
+def test_a_new_data_directory_stays_where_it_was_made(tmp_path):
+    notes = Notes(tmp_path)
+    with notes.taken():
+        DataDirectory(tmp_path / "deep" / "down" / "data").release()
+    for seed in range(50):
+        assert "deep/down/data" in cut(notes.events, len(notes.events), random.Random(seed)).directories

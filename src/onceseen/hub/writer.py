@@ -74,7 +74,9 @@ class PackStage:
         self._waiting: list[Pending] = []
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "packs")
-        self._placed: dict[bytes, tuple[str, float]] = {}  # where it lies, rows perhaps not yet written; until when to believe it
+        self._placed: dict[
+            bytes, tuple[str, float]
+        ] = {}  # where it lies, rows perhaps not yet written; until when to believe it
 
     def push(self, pending: Pending) -> None:
         """Queue a chunk."""

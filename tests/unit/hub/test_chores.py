@@ -68,7 +68,9 @@ def test_idempotency_keys_are_forgotten_after_a_day(tmp_path: Path):
     asyncio.run(run())
 
 
-def test_an_image_that_comes_again_after_it_was_forgotten_is_stored_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_image_that_comes_again_after_it_was_forgotten_is_stored_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     data = picture(1)
     digest = hashlib.sha256(data).digest()
     hours = [0.0]
