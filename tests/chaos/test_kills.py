@@ -17,7 +17,7 @@ ALL = pytest.mark.parametrize(
         (1000, 8, 1, 1),
         pytest.param(5000, 20, 0, 2, marks=pytest.mark.long),
         pytest.param(5000, 20, 6, 3, marks=pytest.mark.long),
-        pytest.param(20_000, 60, 15, 4, marks=pytest.mark.long),
+        pytest.param(8000, 40, 10, 4, marks=pytest.mark.long),
     ],
 )
 

@@ -5,6 +5,7 @@ import io
 import os
 import random
 import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -25,7 +26,7 @@ from onceseen.testing.faulty_disk import FaultyDisk
 from onceseen.testing.inside import hub_inside
 from onceseen.testing.pictures import flat, picture, slow, slow_model
 from onceseen.testing.referee import judge, watch
-from onceseen.testing.running import RunningServer, eventually
+from onceseen.testing.running import RunningServer, command, environment, eventually
 
 MOUNT_MB = 24
 DELAY = 0.2  # seconds for each sync
@@ -151,6 +152,25 @@ def test_a_full_disk_refuses_with_507_and_takes_what_is_sent_again(small):
     assert ready["status"] == "low-space"
     assert ready["free_mb"] < MOUNT_MB
     assert refused_and_sent_again(server, disk) > 15
+
+
+@pytest.mark.long
+def test_a_start_on_a_full_disk_says_so_and_is_tried_again(small):
+    server, disk = small
+    server.stop()
+    disk.fill(0)
+    alone = command("server", "--data", str(server.data), "--port", "0")
+    refused = subprocess.run(alone, env=environment(), capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("onceseen: The disk of ")
+    assert len(refused.stderr.splitlines()) == 1
+    room = threading.Timer(4, disk.free)
+    room.start()
+    server.start()
+    room.join()
+    assert "Traceback" not in server.log()
+    server.submit(picture(1), model="slow", wait=20)
+    check_record(server)
 
 
 def test_answers_that_find_no_room_wait_and_are_written_once(faulty):

@@ -8,7 +8,7 @@ the life of a hub, and what goes into each transaction and comes of it.
 import asyncio
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import structlog
@@ -44,6 +44,7 @@ class Hub(HubState):
         self.pack = PackStage(blobs, database, self._packed, self._linger)
         took = self.metrics.commit_seconds.observe
         self.writer = WriterStage(database, self._commit, self._gather, self._apply, self._refused, self._linger, took)
+        self.broken: Callable[[], None] = lambda: None  # a fault of ours has ended a part of the hub
         self._plans: list[Plan] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -52,7 +53,7 @@ class Hub(HubState):
     async def start(self) -> None:
         """Take the record over: a new server id, tasks of dead servers back, the queue goes on by itself."""
         self.loop = asyncio.get_running_loop()
-        self._tasks = [asyncio.create_task(self.pack.run()), asyncio.create_task(self.writer.run())]
+        self._tasks = [self._stage(self.pack.run()), self._stage(self.writer.run())]
         started = now()
 
         def begin(tx: Transaction) -> None:
@@ -65,9 +66,20 @@ class Hub(HubState):
 
         await self.writer.call(begin)
         await self.reload_catalog()
-        self._tasks.append(asyncio.create_task(reception.watch(self)))
-        self._tasks.append(asyncio.create_task(chores.run(self)))
+        self._tasks += [self._stage(reception.watch(self)), self._stage(chores.run(self))]
         self.writer.wake()
+
+    def _stage(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":
+        """Something that must run as long as the hub does: without it nothing would be promised or answered any more."""
+
+        def ended(task: "asyncio.Task[None]") -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.critical("hub.broken", exc_info=error)
+                self.broken()
+
+        task = asyncio.create_task(work)
+        task.add_done_callback(ended)
+        return task
 
     def drain(self) -> None:
         """Begin to end: nothing new goes to workers, whoever waits for a job hears what there is."""
@@ -90,8 +102,7 @@ class Hub(HubState):
             await asyncio.sleep(0.02)
         for task in self._tasks:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.end_errands()
         self.waiters.close()
         self.pack.close()

@@ -49,10 +49,15 @@ async def hub_inside(
 
 
 async def submit(
-    hub: Hub, model: str, pictures: list[bytes], promised: Callable[[JobRow], None] = lambda _: None
+    hub: Hub,
+    model: str,
+    pictures: list[bytes],
+    promised: Callable[[JobRow], None] = lambda _: None,
+    *,
+    fresh: bool = False,
 ) -> "asyncio.Future[Ended | None]":
     """A job of these pictures; `promised` is called when it is durable. Returns the future of its end."""
-    submission = Submission(hub, Request(hub.catalog.resolve(model)))
+    submission = Submission(hub, Request(hub.catalog.resolve(model), fresh=fresh))
     ended = hub.waiters.expect(submission.head.id)
     try:
         for n, picture in enumerate(pictures):
