@@ -193,16 +193,6 @@ def test_nobody_outlives_a_killed_supervisor_and_the_directory_is_free(up):
     whole(up, job, 30)
 
 
-def test_a_frozen_worker_is_replaced_and_its_tasks_finish_elsewhere(up):
-    job = batch(up, 6, 5, 5000)
-    (victim, *_) = eventually(lambda: busy(up))
-    began = time.monotonic()
-    os.kill(victim, signal.SIGSTOP)
-    whole(up, job, 6)
-    assert time.monotonic() - began < 5 + 5
-    eventually(lambda: len(up.workers()) == 2 and victim not in up.workers())
-
-
 def test_an_image_that_ends_every_worker_is_a_dead_letter_and_harms_no_other(up, tmp_path):
     # Its run takes longer than a batch of this model may take, so the supervisor kills the worker each time.
     up.add_model(slow_model(tmp_path / "m", "deadly", 100_000, "timeout = 0.5"))

@@ -8,7 +8,7 @@ the life of a hub, and what goes into each transaction and comes of it.
 import asyncio
 import os
 import socket
-from contextlib import suppress
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import structlog
@@ -46,6 +46,7 @@ class Hub(HubState):
         super().__init__(database, blobs, signal, models, settings)
         self.pack = PackStage(blobs, database, self._packed, self._unpacked, self._linger)
         self.writer = WriterStage(database, self, self._linger, self.metrics.commit_seconds.observe)
+        self.broken: Callable[[], None] = lambda: None  # a fault of ours has ended a part of the hub
         self._mark = 0  # of the newest transaction
         self._plans: list[Plan] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -55,7 +56,7 @@ class Hub(HubState):
     async def start(self) -> None:
         """Take the record over: a new server id, tasks of dead servers back, the queue goes on by itself."""
         self.loop = asyncio.get_running_loop()
-        self._tasks = [asyncio.create_task(self.pack.run()), asyncio.create_task(self.writer.run())]
+        self._tasks = [self._stage(self.pack.run()), self._stage(self.writer.run())]
         started = now()
 
         def begin(tx: Transaction) -> None:
@@ -71,9 +72,20 @@ class Hub(HubState):
 
         await self.writer.call(begin)
         await self.reload_catalog()
-        self._tasks.append(asyncio.create_task(reception.watch(self)))
-        self._tasks.append(asyncio.create_task(chores.run(self)))
+        self._tasks += [self._stage(reception.watch(self)), self._stage(chores.run(self))]
         self.writer.wake()
+
+    def _stage(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":
+        """Something that must run as long as the hub does: without it nothing would be promised or answered any more."""
+
+        def ended(task: "asyncio.Task[None]") -> None:
+            if not task.cancelled() and (error := task.exception()) is not None:
+                log.critical("hub.broken", exc_info=error)
+                self.broken()
+
+        task = asyncio.create_task(work)
+        task.add_done_callback(ended)
+        return task
 
     def drain(self) -> None:
         """Begin to end: nothing new goes to workers, whoever waits for a job hears what there is."""
@@ -96,8 +108,7 @@ class Hub(HubState):
             await asyncio.sleep(0.02)
         for task in self._tasks:
             task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.end_errands()
         self.waiters.close()
         self.pack.close()
@@ -111,7 +122,10 @@ class Hub(HubState):
 
     def heard(self, link: WorkerLink, message: FromWorker, payload: bytes) -> None:
         """A message of a worker or supervisor."""
-        reception.heard(self, link, message, payload)
+        if link.owed:
+            reception.woke(self, link, message)
+        else:
+            reception.heard(self, link, message, payload)
 
     def link_closed(self, link: WorkerLink) -> None:
         """A link ended."""

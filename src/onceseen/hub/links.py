@@ -50,6 +50,7 @@ class WorkerLink:
         self.memory_mb = 0.0
         self.answered = 0
         self.left = False  # said Bye, or the hub ended it on purpose
+        self.owed = 0  # batches of a worker that was given up as frozen; it may still wake and answer them
         self._numbers = 0
 
     @property

@@ -191,15 +191,28 @@ def _name(link: WorkerLink) -> str:
 
 
 def _frozen(hub: HubState, link: WorkerLink, why: str) -> None:
-    """Its tasks go back as at a death; its supervisor kills it if it has one here, else the closed link fences it."""
+    """Its tasks go back as at a death; its supervisor kills it if it has one here, else it is fenced when it wakes."""
     log.warning("worker.frozen", why=why)
     assert link.hello is not None
     supervisor = hub.links.get(link.hello.supervisor)
     if supervisor is not None:
         supervisor.send(wire.Kill(link.hello.pid))
     del hub.links[link.hello.id]
+    owed = sum(lease.is_sent for lease in link.leases.values())
     _bury(hub, link, Blame(begun=True, death=True, why=why))
-    link.link.close()
+    if supervisor is not None or not owed:
+        link.link.close()
+    else:
+        link.owed = owed
+
+
+def woke(hub: HubState, link: WorkerLink, message: wire.FromWorker) -> None:
+    """A worker that was given up has woken: its late answers are counted and change nothing; then it joins anew."""
+    if isinstance(message, wire.Done):
+        answers.done(hub, link, message)
+        link.owed -= 1
+        if not link.owed:
+            link.link.close()
 
 
 def dismiss(hub: HubState) -> None:

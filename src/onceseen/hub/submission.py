@@ -226,6 +226,8 @@ class Submission:
 def _landed(hub: HubState, pending: Pending) -> None:
     hub.pending_bytes -= pending.size
     _forget_uncommitted(hub, pending.chunk.entries)
+    if pending.done.cancelled() or pending.done.exception() is not None:
+        answers.drop_early(hub, pending)
 
 
 def _forget_uncommitted(hub: HubState, entries: Sequence[Entry]) -> None:

@@ -165,7 +165,7 @@ STATS = StatsOut(
 )
 JOBS, ITEMS, MODELS, WORKERS = Page([JOB], None), Page([ITEM], None), Page([A_MODEL], None), Page([WORKER], None)
 DEAD_LETTERS = Page([DEAD], None)
-COUNT, DEFAULT, ALIVE, READY = CountOut(1), DefaultOut("v1", MODEL), HealthOut("ok"), HealthOut("ok", 2)
+COUNT, DEFAULT, ALIVE, READY = CountOut(1), DefaultOut("v1", MODEL), HealthOut("ok"), HealthOut("ok", 2, 81_920)
 EVENT = EventOut(812, AT, MODEL_PROMOTED, MODEL, msgspec.Raw(b'{"name":"imagenet","version":"1","stage":"live"}'))
 EVENTS = f"retry: 1000\n\nid: 812\ndata: {encode_text(EVENT)}\n\n"
 METRICS = """# HELP onceseen_images_inferred_total Images that went through a model.

@@ -208,10 +208,11 @@ class DefaultOut(msgspec.Struct):
 
 
 class HealthOut(msgspec.Struct):
-    """`ok` or `draining`."""
+    """`ok`, `draining`, or `low-space`: work is taken, but soon the disk will be full. `free_mb`: room on that disk."""
 
     status: str
     workers: int | msgspec.UnsetType = msgspec.UNSET
+    free_mb: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class ProblemOut(msgspec.Struct):

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -24,8 +25,9 @@ from onceseen.wire import link as wire
 log = structlog.get_logger()
 
 TICK_SECONDS = 0.05
-SERVER_GRACE = 8.0
+SERVER_GRACE = 7.5
 WORKER_GRACE = 1.5
+"""Together with what it takes to kill who does not hear: all is over within ten seconds."""
 SLOWEST_RESTART = 5.0
 NO_SERVER = 1
 """Exit code of a worker that lost its patience; where the supervisor has no link either, there is no server."""
@@ -139,8 +141,9 @@ class Supervisor:
         )
         child.started = time.monotonic()
         if child.stdin is not None and child.process.stdin is not None:
-            child.process.stdin.write(child.stdin)
-            child.process.stdin.close()
+            with suppress(BrokenPipeError):  # it was killed already: the next look notices
+                child.process.stdin.write(child.stdin)
+                child.process.stdin.close()
         if child.name == "worker":
             self._tell(wire.Started(child.process.pid))
 
