@@ -19,7 +19,7 @@ def test_a_part_that_ends_with_an_error_is_told_of(tmp_path: Path, monkeypatch: 
         async with hub_inside(database, blobs, colour_model(tmp_path / "m" / "colours"), working=False) as hub:
             broken = asyncio.Event()
             hub.broken = broken.set
-            monkeypatch.setattr(hub.writer, "_apply", lambda *_: 1 / 0)
+            monkeypatch.setattr(hub, "apply", lambda *_: 1 / 0)
             sent = asyncio.ensure_future(submit(hub, "colours", [picture(1)]))
             await asyncio.wait_for(broken.wait(), 10)
             sent.cancel()
