@@ -289,3 +289,19 @@ def test_a_deadline_is_a_minute_or_twenty_times_the_slowest_image_unless_the_man
     assert lane.batch_seconds(4) == 800.0
     lane.timeout = 7.0
     assert lane.batch_seconds(4) == 7.0
+
+
+@pytest.mark.parametrize("answers", [[], [Answer(index=7, score=0.5, scores=b"x")], [Answer(error_kind="a")] * 2])
+def test_a_worker_that_answers_nonsense_is_cut_off_and_its_tasks_run_elsewhere(answers):
+    async def run():
+        async with running_hub() as bench:
+            job = await bench.submit(b"image")
+            worker = bench.worker(auto=False)
+            await bench.until(lambda: worker.batches)
+            worker.begin(1)
+            worker.say(Done(1, answers))
+            await bench.until(lambda: worker.ended)
+            bench.worker()
+            assert (await bench.ended(job)).succeeded == 1
+
+    asyncio.run(run())

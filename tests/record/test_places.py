@@ -2,15 +2,18 @@
 
 import asyncio
 import hashlib
+import shutil
 
 import pytest
 
+from onceseen import wiring
 from onceseen.domain.ids import now
 from onceseen.domain.job import Control
 from onceseen.domain.task import TaskState
-from onceseen.errors import BlobMissing, OnceseenError, StorageFull
+from onceseen.errors import BlobMissing, OnceseenError, SettingsError, StorageFull
 from onceseen.flow import control, sweep
 from onceseen.hub import chores, writer
+from onceseen.hub.settings import HubSettings
 from onceseen.testing.blobs_memory import BlobsMemory
 from onceseen.testing.faults import FlakyBlobs
 from onceseen.testing.record_hub import running_hub
@@ -184,3 +187,18 @@ def test_rows_name_only_bytes_that_are_there_at_every_moment():
             assert {task.state for task in bench.tasks(await bench.submit(b"5"))} == {TaskState.QUEUED}
 
     asyncio.run(run())
+
+
+def test_a_record_with_another_store_is_refused(tmp_path):
+    """RECORD.md 7: its locations would mean other bytes, or none."""
+    for name in ("one", "other"):
+        directory = wiring.open_directory(tmp_path / name)
+        hub = wiring.build_hub(directory, HubSettings())
+        hub.database.close()
+        hub.blobs.close()
+        directory.release()
+    shutil.copy(tmp_path / "other" / "store-id", tmp_path / "one" / "store-id")
+    directory = wiring.open_directory(tmp_path / "one")
+    with pytest.raises(SettingsError, match="put `packs`, `files` and `store-id` back together"):
+        wiring.build_hub(directory, HubSettings())
+    directory.release()

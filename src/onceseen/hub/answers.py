@@ -25,7 +25,9 @@ def done(hub: HubState, link: WorkerLink, message: Done) -> None:
     if lease is None:
         hub.metrics.fenced(len(message.answers))
         return
-    if len(lease.units) != len(message.answers):
+    model = hub.catalog.of_lane(lease.lane)
+    labels = len(model.manifest.labels) if model else 1 << 30
+    if len(lease.units) != len(message.answers) or any(answer.index >= labels for answer in message.answers):
         log.error("link.wrong_answers", wanted=len(lease.units), got=len(message.answers))
         link.leases[lease.number] = lease
         link.link.close()
@@ -33,7 +35,6 @@ def done(hub: HubState, link: WorkerLink, message: Done) -> None:
     link.pump()
     state = hub.dispatcher.lane(lease.lane)
     finished_at = now()
-    model = hub.catalog.of_lane(lease.lane)
     for unit, answer in zip(lease.units, message.answers, strict=True):
         unit.started_at, unit.finished_at = lease.begun_at, finished_at
         unit.answered_by = link.hello.id if link.hello else None

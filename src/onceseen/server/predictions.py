@@ -111,7 +111,12 @@ async def _each_step(hub: Hub, chosen: Chosen, work: Work) -> int:
         left: Sequence[bytes] = tasks[start : start + TASKS_AT_ONCE]
         first = True
         while left:
-            step = await hub.writer.call(lambda tx: work(tx, left, first))  # noqa: B023  (awaited here)
+            try:
+                step = await hub.writer.call(lambda tx: work(tx, left, first))  # noqa: B023  (awaited here)
+            except BaseException:
+                hub.outbox.leftovers += left  # their items fail again, as if nobody had asked
+                hub.writer.wake()
+                raise
             count, left, first = count + step.items, step.left, False
     return count
 

@@ -1,6 +1,7 @@
 """A real hub on an in-memory record and store, with workers that do what a test tells them: no processes, no model, no network."""
 
 import asyncio
+import hashlib
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -40,7 +41,8 @@ class Worker:
         batches: leases that came and are not answered, by number: the images' bytes, or paths.
         seen: the bytes of all images so far, in order; `sizes`: of all batches so far.
         loads: lanes that it was told to load; `killed`: pids that it was told to kill (as a supervisor).
-        poison: bytes that end it when it begins them.
+        poison: bytes, or paths, that end it when it begins them.
+        looks: numbers of looks that it was asked for.
     """
 
     local = True
@@ -52,7 +54,8 @@ class Worker:
         self.sizes: list[int] = []
         self.loads: list[bytes] = []
         self.killed: list[int] = []
-        self.poison: set[bytes] = set()
+        self.poison: set[bytes | str] = set()
+        self.looks: list[int] = []
         self.ended = False
         self.loop = asyncio.get_running_loop()
         self.id = new_id()
@@ -82,6 +85,8 @@ class Worker:
                 self.sizes.append(len(images))
                 if self.auto:
                     self.loop.call_soon(self._work, message.lease)
+            case wire.Look():
+                self.looks.append(message.look)
             case wire.Kill():
                 self.killed.append(message.pid)
             case _:
@@ -101,17 +106,20 @@ class Worker:
     def begin(self, lease: int) -> None:
         """Start a batch; it may be its death."""
         self.say(wire.Begin(lease))
-        if self.poison & set(map(bytes, (image for image in self.batches[lease] if isinstance(image, bytes)))):
+        if self.poison & set(self.batches[lease]):
             self.die()
 
     def answer(self, lease: int, error: str = "") -> None:
         """Answer a batch: cat 0.25, dog 0.75, or all failed."""
-        images = self.batches.pop(lease)
-        good = wire.Answer(
-            index=1, score=0.75, scores=SCORES, width=3, height=4, media_type="image/png", run_ms=self.ms
-        )
-        answer = wire.Answer(error_kind=error, error=f"it is {error}") if error else good
-        self.say(wire.Done(lease, [answer] * len(images)))
+        answers = [self._answer(image, error) for image in self.batches.pop(lease)]
+        self.say(wire.Done(lease, answers))
+
+    def _answer(self, image: bytes | str, error: str) -> wire.Answer:
+        read = hashlib.sha256(image.encode()).digest() if isinstance(image, str) else b""
+        if error:
+            return wire.Answer(error_kind=error, error=f"it is {error}", digest=read)
+        seen = {"width": 3, "height": 4, "media_type": "image/png", "size": 1 if read else 0}
+        return wire.Answer(index=1, score=0.75, scores=SCORES, run_ms=self.ms, digest=read, **seen)  # type: ignore[arg-type]
 
     def die(self) -> None:
         """End without a word."""
