@@ -114,3 +114,24 @@ def test_a_server_that_sleeps_holds_up_no_end(tmp_path):
         assert not server.processes()
         server.start()
         server.stop()
+
+
+SUPERVISOR = """
+import signal, time
+from onceseen.process import on_signal
+from onceseen.worker import supervisor
+
+def nobody():
+    raise OSError
+
+supervisor.TICK_SECONDS = 0.00005
+for n in range(300):
+    found = supervisor.Supervisor("nowhere", nobody, 0)
+    on_signal(signal.SIGALRM, found.end)
+    signal.setitimer(signal.ITIMER_REAL, 0.001 + n * 0.00001)
+    assert found.run() == 0
+"""
+
+
+def test_a_signal_reaches_the_supervisor_between_any_two_of_its_steps():
+    subprocess.run([sys.executable, "-c", SUPERVISOR], env=environment(), check=True, timeout=60)

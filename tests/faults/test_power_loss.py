@@ -24,7 +24,7 @@ from onceseen.testing.referee import judge
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the notes name files by /proc")
 
-CUTS = 300
+CUTS = pytest.mark.parametrize("cuts", [250, pytest.param(1000, marks=pytest.mark.long)])
 GO_ON_EVERY = 20
 PACK, OWN = 12_000, 2_000
 """Bytes: so small that packs are begun and files of their own are made all the time."""
@@ -40,9 +40,11 @@ def _unsynced(monkeypatch):
 # -- the store alone -----------------------------------------------------------------------------------------------------------
 
 
+@CUTS
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("_unsynced")
-def test_a_store_keeps_whatever_put_returned(tmp_path):
-    dice = random.Random(1)
+def test_a_store_keeps_whatever_put_returned(tmp_path, cuts):
+    dice = random.Random(cuts)
     store = BlobsPack.open(tmp_path / "store", pack_bytes=PACK, own_file_bytes=OWN)
     notes = Notes(tmp_path / "store")
     kept = {}
@@ -58,7 +60,7 @@ def test_a_store_keeps_whatever_put_returned(tmp_path):
                     notes.promise(("deleted", location, kept.pop(location)))
                 store.delete(gone)
     store.close()
-    for number in range(CUTS):
+    for number in range(cuts):
         at = dice.randrange(len(notes.events) + 1)
         place = cut(notes.events, at, dice).write(tmp_path / f"cut-{number}")
         _check_store(place, notes.promises(at))
@@ -153,12 +155,14 @@ def test_the_notes_hold_what_is_to_be_tested(played):
     assert sum(isinstance(event, Write) for event in notes.events) > 30
 
 
+@CUTS
+@pytest.mark.timeout(600)
 @pytest.mark.usefixtures("_unsynced")
-def test_everything_promised_is_there_after_a_cut(played, tmp_path):
+def test_everything_promised_is_there_after_a_cut(played, tmp_path, cuts):
     notes, model = played
-    dice = random.Random(2)
+    dice = random.Random(cuts)
     first = next(at for at in range(len(notes.events)) if notes.promises(at))
-    for number in range(CUTS):
+    for number in range(cuts):
         at = dice.randrange(first // 2, len(notes.events) + 1)
         place = cut(notes.events, at, dice).write(tmp_path / f"cut-{number}")
         _check_record(place, notes.promises(at))

@@ -29,7 +29,8 @@ async def run(hub: HubState) -> None:
     hourly_at = daily_at = hub.clock() + FIRST_CHORES
     while True:
         with suppress(TimeoutError):  # a cancel, delete or retry is followed at once
-            await asyncio.wait_for(hub.controlled.wait(), SWEEP_SECONDS)
+            async with asyncio.timeout(SWEEP_SECONDS):  # wait_for of Python 3.11 may swallow the end of this task
+                await hub.controlled.wait()
         try:
             await sweep_once(hub)
             if hub.clock() >= hourly_at:

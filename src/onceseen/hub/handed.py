@@ -72,7 +72,8 @@ async def _answer(
             return
         news.clear()
         with suppress(TimeoutError):
-            await asyncio.wait_for(news.wait(), LOOK_SECONDS)
+            async with asyncio.timeout(LOOK_SECONDS):
+                await news.wait()
     broken = hub.dispatcher.lane(model.lane).broken
     if broken:
         link.send(wire.Refused("model-failed", f"The model {model.ref} cannot run: {broken}"))

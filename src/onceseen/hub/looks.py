@@ -28,7 +28,8 @@ async def look(
             raise TooBusy("No worker is there to look at the image; start one with `onceseen worker`.")
         await asyncio.sleep(0.05)
     try:
-        looked, thumbnail_bytes = await asyncio.wait_for(looking.done, WAIT_SECONDS)
+        async with asyncio.timeout(WAIT_SECONDS):
+            looked, thumbnail_bytes = await looking.done
     except TimeoutError as error:
         raise TooBusy("No worker answered about the image within a minute; try again.") from error
     if looked.error_kind:

@@ -113,7 +113,8 @@ async def _greet(hub: Hub, settings: Settings, server: Server, url: str, *, work
         await asyncio.sleep(0.01)
     if workers_expected:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(hub.joined.wait(), WARM_SECONDS)
+            async with asyncio.timeout(WARM_SECONDS):
+                await hub.joined.wait()
         if settings.samples:
             await _classify_samples(hub)
     log.info("server.ready", url=url, data=str(settings.data))
