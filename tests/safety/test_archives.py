@@ -24,7 +24,9 @@ def overlapping(entries, size):
     directory = one.index(b"PK\x01\x02")
     records = one[directory : one.index(b"PK\x05\x06", directory)] * entries
     shown = min(entries, 65_535)
-    return one[:directory] + records + struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, shown, shown, len(records), directory, 0)
+    return (
+        one[:directory] + records + struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, shown, shown, len(records), directory, 0)
+    )
 
 
 def test_a_zip_that_shows_one_file_as_thousands_is_refused(server):
@@ -98,7 +100,9 @@ def test_a_sparse_file_of_a_tar_is_bounded(server):
 
 
 def test_an_xz_that_asks_for_gigabytes_is_refused(server):
-    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 1536 << 20, "mf": lzma.MF_HC3, "mode": lzma.MODE_FAST, "depth": 1}]
+    filters = [
+        {"id": lzma.FILTER_LZMA2, "dict_size": 1536 << 20, "mf": lzma.MF_HC3, "mode": lzma.MODE_FAST, "depth": 1}
+    ]
     try:
         body = lzma.compress(tarred([("a.png", GOOD)]), filters=filters)
     except MemoryError:
@@ -126,7 +130,10 @@ NAMES = [
 
 
 def test_names_are_text_and_never_places(server):
-    for body, kind in ((zipped([(name, GOOD) for name in NAMES]), "zip"), (tarred([(name, GOOD) for name in NAMES]), "x-tar")):
+    for body, kind in (
+        (zipped([(name, GOOD) for name in NAMES]), "zip"),
+        (tarred([(name, GOOD) for name in NAMES]), "x-tar"),
+    ):
         items = post(server, body, f"application/{kind}", "/v1/jobs?wait=20").json()["items"]
         assert len(items) >= len(NAMES) - 1
         for item in items:

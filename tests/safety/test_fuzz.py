@@ -1,7 +1,6 @@
 """Every parser of ours, given anything: only errors of ours come out, and soon."""
 
 import asyncio
-import random
 import tempfile
 import time
 import tomllib
@@ -109,7 +108,11 @@ class Intake:
 
 
 SMALL = SimpleNamespace(
-    data=Path(tempfile.gettempdir()), max_image_bytes=5000, max_items=50, max_submission_bytes=100_000, archive_ratio=200
+    data=Path(tempfile.gettempdir()),
+    max_image_bytes=5000,
+    max_items=50,
+    max_submission_bytes=100_000,
+    archive_ratio=200,
 )
 
 
@@ -122,10 +125,20 @@ def received(receive, data, *more):
         asyncio.run(receive(Intake(), body(), *more, SMALL))
 
 
-FORM = form(('name="images"; filename="a.png"', picture(1)), ('name="images"; filename*=UTF-8\'\'%e4', b"x"), boundary="B")
+FORM = form(
+    ('name="images"; filename="a.png"', picture(1)), ("name=\"images\"; filename*=UTF-8''%e4", b"x"), boundary="B"
+)
 IMAGES = [("a.png", picture(1)), ("b/c.png", b"x" * 700), ("d.txt", b"x")]
 ZIPS = [zipped(IMAGES), zipped(IMAGES, 8), zipped(IMAGES, 12), zipped(IMAGES, 14)]
-TARS = [tarred(IMAGES), tarred([("n" * 200 + ".png", b"x")]), *(tarred(IMAGES, f"w:{kind}") for kind in ("gz", "bz2", "xz"))]
+TARS = [
+    tarred(IMAGES),
+    tarred([("n" * 200 + ".png", b"x")]),
+    *(tarred(IMAGES, f"w:{kind}") for kind in ("gz", "bz2", "xz")),
+]
+
+
+def boundaries(text):
+    received(multipart.receive_images, FORM, f"multipart/form-data; boundary={text}")
 
 
 def packs(data):
@@ -230,16 +243,40 @@ def setting_files(data):
         Settings(**tomllib.loads(data.decode()))
 
 
-WORDS = ["state:failed", "model:a:1", "score:<0.6", "age:<1h", 'label:"Egyptian cat"', "-name:x", '"a b"', "digest:ab", "job:"]
-QUERIES = st.one_of(TEXTS, st.lists(st.sampled_from([*WORDS, '"', "-", ":", "\\", "<", "\0"]), max_size=12).map(" ".join))
-HEADERS = ['filename="a.png"', "filename*=utf-8''%e4%", "attachment;", '"\\', "wait=", "&priority=", "1e999", "nan", "%00", "=="]
+WORDS = [
+    "state:failed",
+    "model:a:1",
+    "score:<0.6",
+    "age:<1h",
+    'label:"Egyptian cat"',
+    "-name:x",
+    '"a b"',
+    "digest:ab",
+    "job:",
+]
+LATIN = st.text(st.characters(max_codepoint=255), max_size=300)
+QUERIES = st.one_of(
+    TEXTS, st.lists(st.sampled_from([*WORDS, '"', "-", ":", "\\", "<", "\0"]), max_size=12).map(" ".join)
+)
+HEADERS = [
+    'filename="a.png"',
+    "filename*=utf-8''%e4%",
+    "attachment;",
+    '"\\',
+    "wait=",
+    "&priority=",
+    "1e999",
+    "nan",
+    "%00",
+    "==",
+]
 ASKED = st.one_of(TEXTS, st.lists(st.sampled_from(HEADERS), max_size=8).map("".join))
 PICTURES = [nasty.good(kind, (12, 9)) for kind in nasty.FORMATS] + [nasty._tiff_loop()]
 PARSERS = {
     "frames": (anything(*FRAMES), frames_in_pieces),
     "messages": (anything(*MESSAGES), messages),
     "form": (anything(FORM), lambda data: received(multipart.receive_images, data, "multipart/form-data; boundary=B")),
-    "boundary": (st.text(st.characters(max_codepoint=255), max_size=300), lambda text: received(multipart.receive_images, FORM, f"multipart/form-data; boundary={text}")),
+    "boundary": (LATIN, boundaries),
     "zip": (anything(*ZIPS), lambda data: received(archives.receive_images, data, "application/zip")),
     "tar": (anything(*TARS), lambda data: received(archives.receive_images, data, "application/x-tar")),
     "pack": (anything(pack_of(b"x" * 50, b"", b"y" * 300)), packs),
@@ -278,49 +315,3 @@ def test_a_parser_takes_anything(parser):
 @pytest.mark.parametrize("parser", PARSERS)
 def test_a_parser_takes_very_much_of_anything(parser):
     fuzz(parser, 4000)
-
-
-# -- what chance would not find -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("text", ["[" * 100_000, "9" * 5000, "{a=" * 50_000, "1" + "_1" * 5000, '"""' + "x" * 100_000, "0x" + "f" * 5000])
-def test_a_manifest_that_is_nested_or_counts_too_far_is_refused(tmp_path, text):
-    (tmp_path / "model.toml").write_text(f"name = {text}")
-    with pytest.raises(InvalidManifest):
-        manifest.read(tmp_path, {})
-    (tmp_path / "model.toml").write_bytes(MANIFEST)
-    with pytest.raises(InvalidManifest):
-        manifest.read(tmp_path, {"top": text})
-
-
-def test_weights_of_nested_graphs_without_end_are_refused(tmp_path):
-    body = b""
-    for _ in range(5000):
-        for field in (11, 5, 1):  # graph in attribute in node in graph
-            size, length = len(body), b""
-            while size >= 128:
-                length += bytes([size & 127 | 128])
-                size >>= 7
-            body = bytes([field << 3 | 2]) + length + bytes([size]) + body
-    (tmp_path / "w.onnx").write_bytes(b"\x3a" + body)
-    with pytest.raises(InvalidManifest):
-        external.files(tmp_path / "w.onnx", tmp_path)
-
-
-def test_a_body_of_nested_lists_is_refused(server):
-    for body in (b"[" * 500_000, b'{"q":' * 100_000, b'{"tasks":' + b"[" * 500_000, b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"):
-        answer = server.http.post("/v1/dead-letters/retry", content=body, headers={"content-type": "application/json"})
-        assert 400 <= answer.status_code < 500, answer.text
-
-
-def test_random_queries_to_every_list_are_answered_or_refused(server):
-    chance = random.Random(4)
-    paths = ["jobs", "predictions", "dead-letters", "models", "workers", "stats", "images/" + "0" * 64, "jobs/x/items", "events"]
-    words = ["state", "model", "q", "cursor", "limit", "after", "before", "label", "min_score", "name", "", "%00", "[]", "job"]
-    values = ["", "0", "-1", "1e400", "nan", "%ff%fe", "%00", "'", '"', "a" * 3000, "٣", "\u202e", "9" * 400, "{", "../", "=", "a:b:c"]
-    for _ in range(250):
-        pairs = "&".join(f"{chance.choice(words)}={chance.choice(values)}" for _ in range(chance.randrange(4)))
-        with server.http.stream("GET", f"/v1/{chance.choice(paths)}?{pairs}") as answer:
-            assert answer.status_code < 500, pairs
-
-

@@ -17,7 +17,9 @@ def test_no_comparison_of_secrets_but_in_constant_time():
     secrets = {"_key", "_session", "given", "key"}
     for node in ast.walk(tree):
         if isinstance(node, ast.Compare) and any(isinstance(operator, ast.Eq | ast.NotEq) for operator in node.ops):
-            names = {name.attr if isinstance(name, ast.Attribute) else getattr(name, "id", "") for name in ast.walk(node)}
+            names = {
+                name.attr if isinstance(name, ast.Attribute) else getattr(name, "id", "") for name in ast.walk(node)
+            }
             assert not names & secrets, ast.unparse(node)
     assert inspect.getsource(guard).count("hmac.compare_digest(") == 3
 

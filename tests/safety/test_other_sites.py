@@ -25,6 +25,9 @@ IMAGES = """Promise.all(["/v1/jobs", "/latest", "/v1/jobs?model=colours&wait=1",
   new Promise((done) => {{ const image = new Image(); image.onload = image.onerror = done; image.src = "{url}" + path; }})))"""
 
 
+SITES = [("127.0.0.1", "localhost"), ("localhost", "localhost"), ("evil.example", "127.0.0.1")]
+
+
 @pytest.fixture(scope="module")
 def evil():
     """Another site on this machine; what it serves is in `pages`."""
@@ -62,7 +65,9 @@ def state(server):
 
 
 @pytest.mark.parametrize("kind", ["multipart/form-data", "text/plain", "application/x-www-form-urlencoded"])
-@pytest.mark.parametrize(("site", "target"), [("127.0.0.1", "localhost"), ("localhost", "localhost"), ("evil.example", "127.0.0.1")])
+@pytest.mark.parametrize(
+    ("site", "target"), [("127.0.0.1", "localhost"), ("localhost", "localhost"), ("evil.example", "127.0.0.1")]
+)
 def test_a_form_of_another_site_posts_nothing(server, evil, browser, site, target, kind):
     port, pages = evil
     url = f"http://{target}:{urlsplit(server.url).port}"
@@ -70,12 +75,16 @@ def test_a_form_of_another_site_posts_nothing(server, evil, browser, site, targe
     before = state(server)
     browser.open(f"http://{site}:{port}/form")
     browser.run("document.forms[0].submit()")
-    text = eventually(lambda: browser.run("location.pathname == '/v1/jobs' && document.body && document.body.innerText"))
+    text = eventually(
+        lambda: browser.run("location.pathname == '/v1/jobs' && document.body && document.body.innerText")
+    )
     assert '"code":"forbidden"' in text.replace(" ", "")
     assert state(server) == before
 
 
-@pytest.mark.parametrize(("site", "target"), [("127.0.0.1", "localhost"), ("localhost", "localhost"), ("evil.example", "127.0.0.1")])
+@pytest.mark.parametrize(
+    ("site", "target"), [("127.0.0.1", "localhost"), ("localhost", "localhost"), ("evil.example", "127.0.0.1")]
+)
 def test_a_script_of_another_site_changes_and_reads_nothing(server, evil, browser, site, target):
     url = f"http://{target}:{urlsplit(server.url).port}"
     before = state(server)
