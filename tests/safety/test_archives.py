@@ -54,6 +54,19 @@ def test_a_zip_with_an_endless_directory_is_refused_before_it_is_held(server):
     assert pss_mb([server.server_pid]) < before + 150
 
 
+def test_an_entry_without_a_name_is_no_image(server):
+    body = zipped([("x", GOOD), ("good.png", GOOD)])
+    for place in (body.index(b"PK\x03\x04"), body.index(b"PK\x01\x02")):
+        at = place + (26 if body[place + 2] == 3 else 28)
+        name = place + (30 if body[place + 2] == 3 else 46)
+        body = body[:at] + b"\0\0" + body[at + 2 : name] + body[name + 1 :]
+    shift = body.index(b"PK\x05\x06")
+    body = body[:shift] + b"PK\5\6" + body[shift + 4 :]
+    for path in ("/v1/jobs", "/v1/models"):
+        answer = post(server, body, "application/zip", path)
+        assert 201 <= answer.status_code < 500, answer.text
+
+
 def packed(parts, wbits=31):
     """Gzip of parts, level 9."""
     packer = zlib.compressobj(9, wbits=wbits)

@@ -314,4 +314,4 @@ def test_a_parser_takes_anything(parser):
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("parser", PARSERS)
 def test_a_parser_takes_very_much_of_anything(parser):
-    fuzz(parser, 4000)
+    fuzz(parser, 1500)

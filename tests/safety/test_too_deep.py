@@ -76,6 +76,17 @@ def test_a_manifest_that_is_nested_or_counts_too_far_is_refused(tmp_path, text):
         manifest.read(tmp_path, {"top": text})
 
 
+@pytest.mark.parametrize("key", ["file", "labels", "name", "input.name", "runtime", "\0"])
+def test_the_character_nul_is_refused_in_a_manifest(tmp_path, key):
+    (tmp_path / "model.toml").write_bytes(MANIFEST)
+    with pytest.raises(InvalidManifest):
+        manifest.read(tmp_path, {key: "a\0b.onnx"})
+    answer = 'name = "m"\nfile = "a\\u0000.onnx"\n'
+    (tmp_path / "model.toml").write_text(answer)
+    with pytest.raises(InvalidManifest, match="NUL"):
+        manifest.read(tmp_path, {})
+
+
 def test_weights_of_nested_graphs_without_end_are_refused(tmp_path):
     body = b""
     for _ in range(5000):

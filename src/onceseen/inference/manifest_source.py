@@ -36,6 +36,8 @@ def gather(path: Path, overrides: Mapping[str, str]) -> tuple[dict[str, Any], Pa
         raise InvalidManifest(f"{path.name} is neither a directory with {MANIFEST_FILE} nor a weights file ({known}).")
     for key, text in overrides.items():
         _put(table, key, text)
+    for key, value in table.items():
+        _check(value, f"`{key}`")
     if isinstance(table.get("file"), str) and "runtime" not in table:
         runtime = WEIGHTS.get(Path(table["file"]).suffix.lower())
         if runtime is not None:
@@ -45,15 +47,13 @@ def gather(path: Path, overrides: Mapping[str, str]) -> tuple[dict[str, Any], Pa
 
 def _toml(file: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InvalidManifest(f"{file.parent} holds no {MANIFEST_FILE}; write one or give the weights file.") from error
     except OSError as error:
         raise InvalidManifest(f"{file} cannot be read: {error.strerror}.") from error
     except UNREADABLE as error:
         raise InvalidManifest(f"{file} is not valid TOML: {str(error)[:200]}.") from error
-    _check_numbers(table, str(file))
-    return table
 
 
 def _put(table: dict[str, Any], key: str, text: str) -> None:
@@ -73,14 +73,15 @@ def _value(key: str, text: str) -> Any:
         parsed = tomllib.loads(f"v = {text}")
     except UNREADABLE:
         return text
-    _check_numbers(parsed, f"`{key}`")
     value = parsed["v"] if len(parsed) == 1 else text  # a line break in the text could smuggle in a second key
     return text if key in TEXT_KEYS and not isinstance(value, str) else value
 
 
-def _check_numbers(value: Any, where: str) -> None:
-    """TOML's numbers have 64 bits, Python's as many as somebody writes; such ones cannot even be shown."""
+def _check(value: Any, where: str) -> None:
+    """Refuse what no path can hold, and what cannot even be shown: TOML's numbers have 64 bits, Python's any number."""
     if isinstance(value, int) and value.bit_length() > 63:
         raise InvalidManifest(f"{where} holds a number of {value.bit_length()} bits; at most 63 make sense.")
+    if isinstance(value, str) and "\0" in value:
+        raise InvalidManifest(f"{where} = {value[:100]!r} holds the character NUL; leave it out.")
     for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _check_numbers(inner, where)
+        _check(inner, where)
