@@ -254,7 +254,7 @@ def _read_file(config: Path | None) -> tuple[Path, dict[str, Any]]:
         raise SettingsError(
             f"The settings file {file} does not exist; `onceseen config init {file}` writes one."
         ) from error
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
         raise SettingsError(f"The settings file {file} cannot be read: {error}") from error
     unknown = sorted(set(table) - set(Settings.model_fields))
     if unknown:

@@ -70,8 +70,9 @@ def test_no_machine_path_stands_in_the_project():
     assert not found
 
 
-def test_every_recorded_test_of_the_reliability_page_exists():
-    text = (ROOT / "docs" / "reliability.md").read_text()
+@pytest.mark.parametrize("page", ["record.md", "reliability.md", "security.md"])
+def test_every_recorded_test_of_a_page_exists(page):
+    text = (ROOT / "docs" / page).read_text()
     missing = []
     for name in re.findall(r"`(tests/[^`]+)`", text):
         file, _, test = name.partition("::")

@@ -1,6 +1,7 @@
 """Whatever the description of the HTTP interface allows, and what it does not: no 5xx, and answers are as described."""
 
 import warnings
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -48,7 +49,7 @@ def fuzz(running, examples):
     schema = schemathesis.openapi.from_url(f"{running.url}/openapi.json")
     operations = [found.ok() for found in schema.get_all_operations()]
     assert len(operations) > 25
-    failures = []
+    failures, answers = [], Counter()
     for operation in operations:
         if operation.path == ENDLESS:
             continue
@@ -61,6 +62,7 @@ def fuzz(running, examples):
             @given(case=operation.as_strategy(generation_mode=mode))
             def ask(case):
                 response = case.call(base_url=running.url, timeout=20)
+                answers[response.status_code] += 1
                 case.validate_response(response, checks=CHECKS)
 
             try:
@@ -70,6 +72,8 @@ def fuzz(running, examples):
                     continue
                 failures.append(f"{operation.label} ({mode.value}): {error}"[:1500])
     assert not failures, "\n\n".join(failures)
+    assert answers.total() > examples * len(operations)
+    assert {200, 201, 400, 404} <= set(answers), answers
 
 
 def test_a_few_requests_to_every_route(described):

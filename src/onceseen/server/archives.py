@@ -32,9 +32,9 @@ XZ_MEMORY = 256 << 20
 """What the preset `xz -9` needs is a quarter of it; an archive may ask for gigabytes."""
 READ_ERRORS = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
-    *(EOFError, RuntimeError, NotImplementedError, OSError, ValueError, OverflowError),
+    *(EOFError, RuntimeError, NotImplementedError, OSError, ValueError, OverflowError, IndexError),
 )
-"""What the archive modules raise for damaged ones; ValueError also for names that are not UTF-8."""
+"""What the archive modules raise for damaged ones; ValueError also for names that are not UTF-8, IndexError for none."""
 
 
 async def receive_images(submission: Intake, body: AsyncIterator[bytes], kind: str, settings: Settings) -> None:
@@ -120,7 +120,7 @@ def _zip_entries(spool: IO[bytes], settings: Settings, size: int) -> Iterator[En
     with archive:
         _check_overlap(archive)
         for info in archive.infolist():
-            if not info.is_dir() and is_image_name(info.filename):
+            if is_image_name(info.filename) and not info.is_dir():
                 yield budget.read(info.filename, lambda info=info: archive.open(info))  # type: ignore[misc]
 
 

@@ -1,6 +1,6 @@
 """`multipart/form-data`, streamed: each part becomes an item as soon as it has ended; nothing is spooled to disk."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
@@ -30,6 +30,11 @@ class _Parts:
         self._data: list[bytes] = []
         self._size = 0
         self._lines = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes of the part that is being received."""
+        return self._size if self._data else 0
 
     def callbacks(self) -> dict[str, object]:
         return {
@@ -88,8 +93,14 @@ class _Parts:
         self.ended = True
 
 
-async def receive_images(submission: Intake, body: AsyncIterator[bytes], content_type: str, settings: Settings) -> None:
-    """Take every part named `images`.
+async def receive_images(
+    submission: Intake,
+    body: AsyncIterator[bytes],
+    content_type: str,
+    settings: Settings,
+    hold: Callable[[int], None] = lambda _size: None,
+) -> None:
+    """Take every part named `images`; `hold` is told how many bytes of an unfinished one are in memory.
 
     Raises:
         InvalidRequest: the framing is broken, or a part has another name.
@@ -108,6 +119,7 @@ async def receive_images(submission: Intake, body: AsyncIterator[bytes], content
     try:
         async for data in body:
             parser.write(data)
+            hold(parts.held)
             while parts.whole:
                 name, image = parts.whole.pop(0)
                 if submission.count >= settings.max_items:

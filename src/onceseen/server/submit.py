@@ -24,6 +24,7 @@ from onceseen.hub.submission import Request, Submission
 from onceseen.hub.waiters import Ended
 from onceseen.server import archives, multipart
 from onceseen.server.asgi import JSON, Receive, Scope, Send, header, send_bytes, send_problem
+from onceseen.server.held import Held
 from onceseen.server.items import item_view_out
 from onceseen.settings import Settings
 from onceseen.wire.http import encode, job_out
@@ -124,7 +125,10 @@ class SubmitRoute:
     async def _fill(self, submission: Intake, scope: Scope, receive: Receive, kind: str, asked: Asked) -> None:
         body = _body(receive, self._settings.max_submission_bytes)
         if kind == "multipart/form-data":
-            await multipart.receive_images(submission, body, header(scope, b"content-type"), self._settings)
+            with Held(self._hub) as held:
+                await multipart.receive_images(
+                    submission, body, header(scope, b"content-type"), self._settings, held.now
+                )
         elif kind in ARCHIVES:
             await archives.receive_images(submission, body, kind, self._settings)
         elif kind == "application/json":
@@ -145,11 +149,13 @@ class SubmitRoute:
             raise PayloadTooLarge(f"The image has {int(announced):,} bytes, over the limit of {limit:,}.")
         parts: list[bytes] = []
         size = 0
-        async for part in body:
-            parts.append(part)
-            size += len(part)
-            if size > limit:
-                raise PayloadTooLarge(f"The image has more than {limit:,} bytes, the limit.")
+        with Held(self._hub) as held:
+            async for part in body:
+                parts.append(part)
+                size += len(part)
+                if size > limit:
+                    raise PayloadTooLarge(f"The image has more than {limit:,} bytes, the limit.")
+                held.now(size)
         if size:
             await submission.add(name, parts[0] if len(parts) == 1 else b"".join(parts))
 

@@ -154,8 +154,8 @@ def tiff(*tags: tuple[int, int, int, int], data: bytes = b"", following: int = 0
 
 def _tiff() -> Iterator[Nasty]:
     def basic(width: int, height: int, offset: int = 200, counted: int = 1) -> list[tuple[int, int, int, int]]:
-        return [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)] + [
-            (273, 4, 1, offset), (277, 3, 1, 1), (278, 4, 1, height), (279, 4, 1, counted)]  # fmt: skip
+        head = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1)]
+        return [*head, (273, 4, 1, offset), (277, 3, 1, 1), (278, 4, 1, height), (279, 4, 1, counted)]
 
     yield Nasty("loop.tif", tiff(*basic(4, 4, 150, 16), data=bytes(100), following=8), "either")
     yield Nasty("only-loop.tif", _tiff_loop())
