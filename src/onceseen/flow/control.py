@@ -33,6 +33,8 @@ def ask(tx: Transaction, job: bytes, control: Control, now: int) -> JobRow:
 
 def step(tx: Transaction, job: JobRow, now: int) -> bool:
     """Carry a job's control 500 items further; True when it is done."""
+    if job.control in (Control.CANCEL, Control.DELETE):  # before the items: who takes a URL first decides
+        tx.fetches.forget(job.id, job.control_n, ITEMS_AT_ONCE)
     items = tx.items.slice(job.id, job.control_n, ITEMS_AT_ONCE)
     if items:
         _STEPS[Control(job.control)](tx, job, items, now)

@@ -29,6 +29,7 @@ from onceseen.hub.units import Unit, claimed_unit
 from onceseen.hub.writer import LINGER_SECONDS, PackStage, Pending, WriterStage, fail
 from onceseen.ports.blobs import Blobs
 from onceseen.ports.database import Database, Transaction
+from onceseen.ports.fetcher import Fetcher
 from onceseen.ports.link import Link
 from onceseen.ports.signal import Signal
 from onceseen.wire.link import FromWorker
@@ -39,8 +40,16 @@ log = structlog.get_logger()
 class Hub(HubState):
     """One server's part that holds workers and writes the record; see HubState for its arguments."""
 
-    def __init__(self, database: Database, blobs: Blobs, signal: Signal, models: Path, settings: HubSettings) -> None:
-        super().__init__(database, blobs, signal, models, settings)
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        signal: Signal,
+        models: Path,
+        settings: HubSettings,
+        fetcher: Fetcher | None = None,
+    ) -> None:
+        super().__init__(database, blobs, signal, models, settings, fetcher)
         self.pack = PackStage(blobs, database, self._packed, self._linger)
         took = self.metrics.commit_seconds.observe
         self.writer = WriterStage(database, self._commit, self._gather, self._apply, self._refused, self._linger, took)
