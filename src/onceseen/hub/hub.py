@@ -20,7 +20,7 @@ from onceseen.errors import KeyInFlight, StoreError
 from onceseen.flow import group as flow_group
 from onceseen.flow import sweep
 from onceseen.flow.work import Group, Outcome
-from onceseen.hub import answers, chores, reception
+from onceseen.hub import answers, chores, fetching, reception
 from onceseen.hub.dispatch import Plan
 from onceseen.hub.links import WorkerLink
 from onceseen.hub.settings import HubSettings
@@ -68,6 +68,7 @@ class Hub(HubState):
             self.me = tx.servers.begin(socket.gethostname(), os.getpid(), started)
             self.outbox.given_back += sweep.of_dead_servers(tx, self.me)
             sweep.broken_off(tx, self.me, ())
+            tx.fetches.adopt(self.me, sweep.STEP)
             sweep.unfinished_local(tx, self.me)
             self.outbox.leftovers += tx.items.stranded(500)
             self.dispatcher.heads = tx.tasks.heads()
@@ -76,6 +77,8 @@ class Hub(HubState):
         await self.reload_catalog()
         self._tasks.append(asyncio.create_task(reception.watch(self)))
         self._tasks.append(asyncio.create_task(chores.run(self)))
+        if self.fetcher is not None:
+            self._tasks.append(asyncio.create_task(fetching.run(self, self.fetcher)))
         self.writer.wake()
 
     def drain(self) -> None:

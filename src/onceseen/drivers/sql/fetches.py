@@ -6,7 +6,7 @@ from onceseen.drivers.sql.cursor import Statements
 FETCH = ", ".join(FetchRow._fields)
 DUE = f"SELECT {FETCH} FROM fetch WHERE server = ? AND job = ? AND next_at <= ? ORDER BY next_at, n LIMIT ?"
 POSTPONE = "UPDATE fetch SET tries = ?, next_at = ? WHERE job = ? AND n = ? AND server = ?"
-ORPHANS = "SELECT fetch.job, fetch.n FROM server JOIN fetch ON fetch.server = server.id WHERE server.dead = 1 LIMIT ?"
+ORPHANS = "SELECT job, n FROM fetch WHERE server IN (SELECT id FROM server WHERE dead = 1) LIMIT ?"
 FORGET = """
 DELETE FROM fetch WHERE job = ? AND n IN (SELECT n FROM fetch WHERE job = ? AND n >= ? ORDER BY n LIMIT ?)
 """
