@@ -8,6 +8,7 @@ import pytest
 
 from onceseen import wiring
 from onceseen.domain.fetch import FetchRow
+from onceseen.domain.ids import now
 from onceseen.domain.job import Control
 from onceseen.errors import FetchFailed, FetchRefused, StorageFull
 from onceseen.flow import control
@@ -28,7 +29,7 @@ class Web:
 
     def __init__(self, **answers):
         self.answers = answers
-        self.asked = Counter()
+        self.asked: Counter[str] = Counter()
         self.together = self.most = 0
         self.open = asyncio.Event()
         self.open.set()
@@ -155,7 +156,7 @@ def test_a_server_that_says_when_to_come_back_is_left_alone_until_then(tmp_path)
                     break
                 await asyncio.sleep(0.01)
             assert rows[0].tries == 1
-            assert rows[0].next_at - fetching.now() > 2_900_000_000
+            assert rows[0].next_at - now() > 2_900_000_000
         assert web.asked["later"] == 1
 
     asyncio.run(run())
@@ -165,7 +166,8 @@ def test_bytes_that_find_no_room_are_kept_until_there_is_some(tmp_path, monkeypa
     async def run():
         web = Web()
         async with hub_with(web, tmp_path) as hub:
-            put, refused = hub.blobs.put, []
+            put = hub.blobs.put
+            refused: list[object] = []
 
             def full_at_first(blobs):
                 if len(refused) < 3:
