@@ -113,7 +113,7 @@ class FetchHttp:
             raise FetchRefused(f"The URL has {len(url):,} characters, over the limit of {MAX_URL:,}.")
         shown = repr(name_of(url)[:80])
         try:
-            target = httpx2.URL(url).copy_with(fragment=None)
+            target = httpx2.URL(url.partition("#")[0])
             scheme, host, port = target.scheme, target.raw_host.decode("ascii"), target.port
         except (httpx2.InvalidURL, ValueError, TypeError) as error:
             raise FetchRefused(f"{shown} is no URL: {error}.") from error

@@ -74,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked[self.path] += 1
         self.server.heads.append({name.lower(): value for name, value in self.headers.items()})
-        kind, _, rest = self.path.removeprefix("/").partition("/")
+        kind, _, rest = self.path.partition("?")[0].removeprefix("/").partition("/")
         with suppress(OSError):
             getattr(self, f"_{kind}", self._picture)(rest or kind)
 
