@@ -54,12 +54,12 @@ def remove(tx: Transaction, ref: str, now: int) -> ModelRow:
 
     Raises:
         UnknownModel: there is no such version.
-        ModelInUse: its tasks wait or run, and no other version shares its content.
+        ModelInUse: its tasks wait or run, and no other version shares its content; or images for it are still to be fetched.
     """
     row = find(tx, ref)
     shared = [other for other in tx.models.all() if other.content_digest == row.content_digest and other.ref != row.ref]
     waits = tx.tasks.heads([row.content_digest]) or any(task.lane == row.content_digest for task in tx.tasks.running())
-    if waits and not shared:
+    if (waits and not shared) or _fetched_for(tx, row.ref):
         raise ModelInUse(f"Tasks of {row.ref} still wait or run; cancel their jobs or let them finish, then remove it.")
     tx.models.remove(row.name, row.version)
     _tell(tx, MODEL_REMOVED, row, now)
@@ -87,6 +87,12 @@ def find(tx: Transaction, ref: str) -> ModelRow:
         UnknownModel: there is none.
     """
     return Catalog(tx.models.all(), {}).resolve(ref).row
+
+
+def _fetched_for(tx: Transaction, ref: str) -> bool:
+    """Whether images for a version are still to be fetched."""
+    jobs = (tx.jobs.get(job) for job in tx.fetches.jobs(None, b"", 1_000_000))
+    return any(job is not None and job.model == ref for job in jobs)
 
 
 def _next_version(others: list[ModelRow], digest: bytes) -> str:

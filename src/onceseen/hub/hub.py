@@ -20,7 +20,7 @@ from onceseen.errors import DatabaseAway, KeyInFlight, StoreError
 from onceseen.flow import group as flow_group
 from onceseen.flow import sweep
 from onceseen.flow.work import Group, Outcome
-from onceseen.hub import answers, chores, reception
+from onceseen.hub import answers, chores, fetching, reception
 from onceseen.hub.dispatch import Plan
 from onceseen.hub.links import WorkerLink
 from onceseen.hub.settings import HubSettings
@@ -29,6 +29,7 @@ from onceseen.hub.units import Unit, claimed_unit
 from onceseen.hub.writer import LINGER_SECONDS, TRIES, PackStage, Pending, WriterStage, fail
 from onceseen.ports.blobs import Blobs
 from onceseen.ports.database import Database, Transaction
+from onceseen.ports.fetcher import Fetcher
 from onceseen.ports.link import Link
 from onceseen.ports.signal import Signal
 from onceseen.wire.link import FromWorker
@@ -42,8 +43,16 @@ STRANDED = 1_000_000
 class Hub(HubState):
     """One server's part that holds workers and writes the record; see HubState for its arguments."""
 
-    def __init__(self, database: Database, blobs: Blobs, signal: Signal, models: Path, settings: HubSettings) -> None:
-        super().__init__(database, blobs, signal, models, settings)
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        signal: Signal,
+        models: Path,
+        settings: HubSettings,
+        fetcher: Fetcher | None = None,
+    ) -> None:
+        super().__init__(database, blobs, signal, models, settings, fetcher)
         self.pack = PackStage(blobs, database, self._packed, self._unpacked, self._linger)
         self.writer = WriterStage(database, self, self._linger, self.metrics.commit_seconds.observe)
         self.broken: Callable[[], None] = lambda: None  # a fault of ours has ended a part of the hub
@@ -73,6 +82,8 @@ class Hub(HubState):
         await self.writer.call(begin)
         await self.reload_catalog()
         self._tasks += [self._stage(reception.watch(self)), self._stage(chores.run(self))]
+        if self.fetcher is not None:
+            self._tasks.append(self._stage(fetching.run(self, self.fetcher)))
         self.writer.wake()
 
     def _stage(self, work: Coroutine[None, None, None]) -> "asyncio.Task[None]":

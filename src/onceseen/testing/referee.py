@@ -20,7 +20,10 @@ DISAGREEING = """
 SELECT count(*) FROM item JOIN task ON task.id = item.task
 WHERE item.state = 2 AND (task.state <> 2 OR item.label IS NOT task.label OR item.score IS NOT task.score)
 """
-ORPHANS = "SELECT count(*) FROM item LEFT JOIN task ON task.id = item.task WHERE item.state = 0 AND task.id IS NULL"
+ORPHANS = """
+SELECT count(*) FROM item LEFT JOIN task ON task.id = item.task LEFT JOIN fetch ON fetch.job = item.job AND fetch.n = item.n
+WHERE item.state = 0 AND (task.id IS NULL) = (fetch.n IS NULL)
+"""
 JOBLESS = "SELECT count(*) FROM item LEFT JOIN job ON job.id = item.job WHERE job.id IS NULL"
 GAPS = """
 SELECT count(*) FROM job
@@ -68,7 +71,7 @@ class Verdict(NamedTuple):
         wrong_counters: jobs whose counters are not what their items say.
         wrong_events: jobs that were not announced exactly once, or whose end was not.
         disagreeing: succeeded items whose task says something else.
-        orphans: items that wait for a task that is not there, items without a job, jobs with a gap in their items.
+        orphans: items that wait for neither a task nor a fetch, or for both, items without a job, jobs with a gap in their items.
         twice: questions that have more than one task, `fresh` ones aside.
         settled_twice: tasks and items that got a final state more than once; empty unless the record was watched.
         attempts: the greatest attempt of a task.
