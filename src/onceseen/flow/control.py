@@ -77,7 +77,9 @@ def retry_dead_letters(tx: Transaction, tasks: Sequence[bytes], now: int, *, fir
     for job, numbers in sorted(by_job.items()):
         tx.items.reopen(job, numbers)
     left = tx.items.wanted(failed, ItemState.FAILED)
-    tx.tasks.reopen(sorted({item.task for item in items if item.task} - left))
+    tx.tasks.reopen(
+        sorted(tx.items.wanted(failed) - left)
+    )  # also those whose last failed items somebody deleted meanwhile
     # counted, not recounted: a recount would end a control that is under way, and the receiving of a job
     counts = [Counts(job, pending=len(by_job[job]), failed=-len(by_job[job])) for job in sorted(by_job)]
     visible = [row for row in tx.jobs.count(counts, now) if row.state != JobState.RECEIVING]

@@ -246,6 +246,6 @@ class People(World):
             item.state, item.error = QUEUED, None
         left = {image for image in found if self.is_wanted(image, FAILED)}
         assert {self.image_of(task) for task in step.left} == left
-        for image in {item.image for item in opened if item.image is not None} - left:
+        for image in {image for image in found if self.is_wanted(image)} - left:
             self.tasks[image].reopen()
         return list(step.left)

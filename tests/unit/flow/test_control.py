@@ -284,3 +284,17 @@ def test_a_dead_letter_is_not_purged_before_all_its_items_know(record):
     assert set(states(record, job)) == {3}
     with record.database.begin() as tx:
         assert control.purge_dead_letters(tx, [task.id]).items == 600
+
+
+def test_dead_letters_whose_other_items_are_deleted_between_two_steps_are_queued_all_the_same(record):
+    first, second = record.submit([1] * 500), record.submit([1] * 100)
+    record.settle(*record.claim(), error="model-failed")
+    (task,) = dead_letters(record)
+    with record.database.begin() as tx:
+        left = control.retry_dead_letters(tx, [task], record.time).left
+    assert left == [task]
+    (gone,) = [job for job in (first, second) if 3 in states(record, job)]
+    record.carry_out(gone, Control.DELETE)
+    with record.database.begin() as tx:
+        assert control.retry_dead_letters(tx, left, record.time, first=False) == (0, [])
+    assert record.task(1).state == TaskState.QUEUED
