@@ -1,6 +1,7 @@
 """Tasks: one unit of work each; the states, and the rows that go in and come out of the record."""
 
 import hashlib
+import json
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ INTERACTIVE, ORDINARY, BACKGROUND = 0, 5, 9
 """Priorities: a smaller one goes first."""
 
 CLASSIFICATION = "classification"
+NO_PARAMS = "{}"
 
 
 def task_key(
@@ -29,15 +31,25 @@ def task_key(
     Args:
         project: who asks; projects share nothing.
         digest: SHA-256 of the image's (or stack's) bytes.
-        frame: which frame of a stack.
+        frame: which frame of a stack; the first one is the same question as a file of which no frame was named.
         lane: the model's content digest.
         params: canonical JSON of what else decides the answer.
         own: (job, n) when this submission wants an answer of its own (`cache = false`).
     """
-    text = f"{project}\n{digest.hex()}\n{'' if frame is None else frame}\n{lane.hex()}\n{params}"
+    text = f"{project}\n{digest.hex()}\n{frame or ''}\n{lane.hex()}\n{params}"
     if own:
         text += f"\n{own[0].hex()}\n{own[1]}"
     return hashlib.sha256(text.encode()).digest()
+
+
+def params_of(dataset: str) -> str:
+    """The parameters of a question about one dataset of a file, "" where none was named."""
+    return json.dumps({"dataset": dataset}, separators=(",", ":")) if dataset else NO_PARAMS
+
+
+def dataset_of(params: str) -> str:
+    """The dataset in a task's parameters."""
+    return "" if params == NO_PARAMS else str(json.loads(params).get("dataset", ""))
 
 
 class NewTask(NamedTuple):

@@ -20,12 +20,12 @@ from onceseen.errors import KeyInFlight, StoreError
 from onceseen.flow import group as flow_group
 from onceseen.flow import sweep
 from onceseen.flow.work import Group, Outcome
-from onceseen.hub import answers, chores, reception
+from onceseen.hub import answers, chores, reception, stacks
 from onceseen.hub.dispatch import Plan
 from onceseen.hub.links import WorkerLink
 from onceseen.hub.settings import HubSettings
 from onceseen.hub.state import HubState
-from onceseen.hub.units import Unit, claimed_unit
+from onceseen.hub.units import Lease, Unit, claimed_unit
 from onceseen.hub.writer import LINGER_SECONDS, PackStage, Pending, WriterStage, fail
 from onceseen.ports.blobs import Blobs
 from onceseen.ports.database import Database, Transaction
@@ -106,6 +106,10 @@ class Hub(HubState):
     def heard(self, link: WorkerLink, message: FromWorker, payload: bytes) -> None:
         """A message of a worker or supervisor."""
         reception.heard(self, link, message, payload)
+
+    def bring(self, link: WorkerLink, lease: Lease) -> None:
+        """A batch has frames of stacks that its worker does not have."""
+        self.errand(stacks.bring(self, link, lease))
 
     def link_closed(self, link: WorkerLink) -> None:
         """A link ended."""
@@ -210,13 +214,16 @@ class Hub(HubState):
         missing = []
         for lane_units in units.values():
             for unit in lane_units:
-                unit.data = self.cache.take(unit.digest)
-                if unit.data is None:
-                    place = places.get(unit.digest)
-                    if place is not None and place.startswith("path:"):
-                        unit.path = place[5:]
-                    else:
-                        missing.append((unit, place))
+                place = places.get(unit.digest)
+                unit.data = self.cache.take(unit.digest) if unit.frame is None else None
+                if unit.data is not None:
+                    continue
+                if place is not None and place.startswith("path:"):
+                    unit.path = place[5:]
+                elif unit.frame is None:
+                    missing.append((unit, place))
+                else:
+                    unit.place = place or ""
         if not missing:
             self._lease_out(plans, units)
             return

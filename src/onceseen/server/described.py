@@ -153,7 +153,12 @@ Send an `Idempotency-Key` to be able to repeat a request whose answer was lost: 
         parameter(
             "priority", "0 (interactive) to 9 (background); smaller goes first.", "integer", minimum=0, maximum=9
         ),
-        parameter("frames", "Of stacks and animations the `first` frame.", enum=["first"]),
+        parameter(
+            "frames",
+            "Of multi-page TIFF, animations and HDF5 stacks the `first` frame, or `all`, each an item of its own.",
+            enum=["first", "all"],
+        ),
+        parameter("dataset", "Path of the dataset in HDF5 files that hold several."),
         parameter("filename", "The name of an image that is the whole body; else that of `Content-Disposition`."),
         parameter("fresh", "Answer anew, whatever is remembered.", "boolean"),
         parameter("Idempotency-Key", "1 to 255 printable characters, best a UUID.", place="header", maxLength=255),
