@@ -31,15 +31,22 @@ def task_key(
     Args:
         project: who asks; projects share nothing.
         digest: SHA-256 of the image's (or stack's) bytes.
-        frame: which frame of a stack; the first one is the same question as a file of which no frame was named.
+        frame: which frame of a stack.
         lane: the model's content digest.
         params: canonical JSON of what else decides the answer.
         own: (job, n) when this submission wants an answer of its own (`cache = false`).
     """
-    text = f"{project}\n{digest.hex()}\n{frame or ''}\n{lane.hex()}\n{params}"
+    text = f"{project}\n{digest.hex()}\n{'' if frame is None else frame}\n{lane.hex()}\n{params}"
     if own:
         text += f"\n{own[0].hex()}\n{own[1]}"
     return hashlib.sha256(text.encode()).digest()
+
+
+def picture_key(
+    project: int, digest: bytes, frame: int | None, lane: bytes, params: str, own: tuple[bytes, int] | None
+) -> bytes:
+    """The key of a question about one picture: a file of which no frame was named is the same question as its first frame."""
+    return task_key(project, digest, frame or None, lane, params, own)
 
 
 def params_of(dataset: str) -> str:

@@ -5,7 +5,7 @@ import structlog
 from onceseen.domain.ids import new_id, now
 from onceseen.domain.job import ImageFacts, NewImage
 from onceseen.domain.machine import Blame, Standing, after_give_back
-from onceseen.domain.task import CLASSIFICATION, AnsweredTask, Fence, Settlement, TaskState, task_key
+from onceseen.domain.task import CLASSIFICATION, AnsweredTask, Fence, Settlement, TaskState, picture_key
 from onceseen.domain.views import FileRow
 from onceseen.errors import BlobMissing, ImageError, ModelFailed
 from onceseen.flow.local import ROWS_AT_ONCE
@@ -243,7 +243,7 @@ def _local_answer(hub: HubState, unit: Unit, answer: Answer) -> LocalAnswer:
     ended = _settled(hub, unit, answer).settlement
     moment = ended.finished_at
     own = (file.job.id, file.n) if file.own else None
-    key = task_key(unit.project, answer.digest, unit.frame, unit.lane, file.params, own)
+    key = picture_key(unit.project, answer.digest, unit.frame, unit.lane, file.params, own)
     task = AnsweredTask(
         key=key,
         id=new_id(),

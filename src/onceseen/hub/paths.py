@@ -7,7 +7,7 @@ from pathlib import Path
 from onceseen.domain.ids import new_id, now
 from onceseen.domain.job import JobRow, NewImage
 from onceseen.domain.machine import is_answered
-from onceseen.domain.task import CLASSIFICATION, NewTask, TaskState, params_of, task_key
+from onceseen.domain.task import CLASSIFICATION, NewTask, TaskState, params_of, picture_key
 from onceseen.flow.work import Chunk, DoneItem, Entry, JobHead, LocalAnswer, LocalFile
 from onceseen.hub import stacks
 from onceseen.hub.state import HubState
@@ -88,7 +88,7 @@ async def _known(
                 if row is None or part.failure or facts[part.path] != (row.size, row.mtime_ns):
                     continue
                 params = params_of(part.dataset)
-                key = task_key(hub.settings.project, row.digest, part.frame, model.lane, params, None)
+                key = picture_key(hub.settings.project, row.digest, part.frame, model.lane, params, None)
                 task = reader.tasks.find(key)
                 if task is not None and is_answered(task.state, task.error_kind):
                     found[n] = row.digest
@@ -110,7 +110,7 @@ async def _open_local(
     entries = []
     for n, part, digest in answered:
         params = params_of(part.dataset)
-        key = task_key(head.project, digest, part.frame, model.lane, params, None)
+        key = picture_key(head.project, digest, part.frame, model.lane, params, None)
         task = NewTask(
             key,
             new_id(),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from onceseen.domain.ids import new_id, now
 from onceseen.domain.job import JobRow, NewImage
 from onceseen.domain.machine import is_answered
-from onceseen.domain.task import CLASSIFICATION, NO_PARAMS, ORDINARY, NewTask, TaskState, params_of, task_key
+from onceseen.domain.task import CLASSIFICATION, NO_PARAMS, ORDINARY, NewTask, TaskState, params_of, picture_key
 from onceseen.errors import TooBusy, TooLarge
 from onceseen.flow.work import Chunk, Entry, Failure, JobHead, Outcome
 from onceseen.hub import answers, stacks
@@ -157,7 +157,7 @@ class Submission:
 
     def _question(self, digest: bytes, frame: int | None, params: str, n: int) -> bytes:
         own = (self.head.id, n) if self._own else None
-        return task_key(self.head.project, digest, frame, self.request.model.lane, params, own)
+        return picture_key(self.head.project, digest, frame, self.request.model.lane, params, own)
 
     def _task(
         self, key: bytes, digest: bytes, frame: int | None, params: str, moment: int, *, early: bool = False

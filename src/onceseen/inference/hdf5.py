@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from onceseen.domain.names import clean_name
 from onceseen.errors import ImageError, TooLarge, UnreadableImage, UnsupportedFormat
 from onceseen.inference.decode import Decoded, check_pixels, short
+from onceseen.inference.hdf5_chunks import Chunks
 
 MEDIA_TYPE = "application/x-hdf5"
 SMALLEST = 4
@@ -26,6 +27,8 @@ SMALLEST = 4
 CACHE_BYTES = 32 << 20
 """Unpacked chunks that are kept, for chunks that hold several frames."""
 MAX_CHUNK_BYTES = 512 << 20
+MAX_PACKED_BYTES = 8 << 20
+"""The same for compression other than gzip, of which nobody can say what it unpacks to before it is unpacked."""
 MAX_LINKS, MAX_HOPS, NAMES = 20_000, 32, 10
 FILTERS: Final = {
     307: "bzip2",
@@ -75,6 +78,7 @@ class Hdf5Stack:
             raise
         except Exception as error:
             raise _damaged(error) from error
+        self._chunks = Chunks(self._dataset) if self._dataset.chunks else None
         shape = self._dataset.shape
         self.count = 1 if len(shape) == 2 else shape[0]
         self.height, self.width = shape[:2] if len(shape) == 2 else shape[1:3]
@@ -90,8 +94,10 @@ class Hdf5Stack:
             raise UnreadableImage(f"there is no frame {number}: the dataset has {self.count:,}")
         check_pixels(self.width, self.height, max_pixels)
         try:
+            if self._chunks:
+                self._chunks.check(number)
             values = self._dataset[()] if len(self._dataset.shape) == 2 else self._dataset[number]
-        except MemoryError:
+        except (ImageError, MemoryError):
             raise
         except Exception as error:
             raise _damaged(error) from error
@@ -209,6 +215,7 @@ def _opened(found: h5d.DatasetID, path: str) -> h5py.Dataset:
             f"colours of 8 or 16 bits, (n, h, w, 3 or 4); it is {_kind(found)}"
         )
     made = found.get_create_plist()
+    packers = []
     for index in range(made.get_nfilters()):
         code, _, _, name = made.get_filter(index)
         if not h5z.filter_avail(code):
@@ -217,11 +224,15 @@ def _opened(found: h5d.DatasetID, path: str) -> h5py.Dataset:
                 f"the dataset {_shown(path)} is compressed with {shown} (HDF5 filter {code}), which cannot be read here; "
                 "write it with gzip, or without compression"
             )
+        packers += [code] if code not in (h5z.FILTER_SHUFFLE, h5z.FILTER_FLETCHER32) else []
+    if len(packers) > 1:
+        raise UnsupportedFormat(f"the dataset {_shown(path)} is compressed twice; write it with gzip alone")
     if made.get_layout() == h5d.CHUNKED:
         size = math.prod(made.get_chunk()) * found.dtype.itemsize
-        if size > MAX_CHUNK_BYTES:
+        limit = MAX_CHUNK_BYTES if packers in ([], [h5z.FILTER_DEFLATE]) else MAX_PACKED_BYTES
+        if size > limit:
             raise TooLarge(
-                f"the dataset {_shown(path)} has chunks of {size:,} bytes, over the limit of {MAX_CHUNK_BYTES:,}; "
+                f"the dataset {_shown(path)} has chunks of {size:,} bytes, over the limit of {limit:,} for its compression; "
                 "write it with smaller ones"
             )
     return h5py.Dataset(found)

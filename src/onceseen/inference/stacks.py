@@ -43,16 +43,17 @@ class Pages:
     """Pages of a TIFF, frames of an animation, as Pillow composes them."""
 
     def __init__(self, stream: BinaryIO, size: int) -> None:
+        self._stream = stream
         with quiet():
             self._name, self._image = open_picture(stream)
             try:
                 self.count = int(getattr(self._image, "n_frames", 1))
                 if self._name == "PNG" and self.count > 1:  # it is only what the file says of itself
+                    place = stream.tell()
                     stream.seek(0)
-                    self.count = min(
-                        self.count, stream.read().count(b"fcTL") + bool(self._image.info.get("default_image"))
-                    )
-                    self._image.seek(0)
+                    drawn = stream.read().count(b"fcTL") + bool(self._image.info.get("default_image"))
+                    stream.seek(place)
+                    self.count = min(self.count, drawn)
             except Exception as error:
                 raise damaged(self._name, error) from error
         self.width, self.height = self._image.size
@@ -65,6 +66,9 @@ class Pages:
         """One frame. The one after the last costs least: animations are drawn frame upon frame."""
         with quiet():
             try:
+                if number < self._image.tell() and self._name != "TIFF":
+                    self._stream.seek(0)  # begun anew: not every reader finds back to its beginning
+                    self._image = open_picture(self._stream)[1]
                 self._image.seek(number)
             except EOFError as error:
                 raise UnreadableImage(f"there is no frame {number}: the {self._name} has {self.count:,}") from error
@@ -89,7 +93,16 @@ class File:
         self.digest = b""
         self.size = len(data)
         self._data = data
-        self._open: tuple[str, Stack] | None = None  # dataset, and what was opened
+        self._open: tuple[str, Stack, BinaryIO] | None = None  # dataset, what was opened, and from where
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release what is open; the next frame opens it anew. Idempotent."""
+        if self._open is not None:
+            stream, self._open = self._open[2], None
+            stream.close()
 
     def count(self, dataset: str, limit: int) -> tuple[int, int, int]:
         """(frames, width, height); of pages of several sizes that of the first.
@@ -123,7 +136,7 @@ class File:
                     return self._single(number, max_pixels)
                 return self._stack(dataset).frame(number, max_pixels)
         except ImageError:
-            self._open = None  # the next frame begins anew
+            self.close()  # the next frame begins anew
             raise
 
     def _head(self) -> bytes:
@@ -143,8 +156,13 @@ class File:
 
     def _stack(self, dataset: str) -> Stack:
         if self._open is None or self._open[0] != dataset:
-            self._open = None
-            self._open = dataset, _opened(self._stream(), self.size, dataset, is_hdf5(self._head()))
+            self.close()
+            stream = self._stream()
+            try:
+                self._open = dataset, _opened(stream, self.size, dataset, is_hdf5(self._head())), stream
+            except BaseException:
+                stream.close()
+                raise
         return self._open[1]
 
 
@@ -178,7 +196,8 @@ class LocalFile(File):
             facts = found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
             if facts == self._facts:
                 return
-            self._open, self._facts, self.digest = None, (), b""
+            self.close()
+            self._facts, self.digest = (), b""
             self._first, self.size = stream.read(HEAD), found.st_size
             if not is_hdf5(self._first):
                 files.check_size(self.size, self._max_bytes)
