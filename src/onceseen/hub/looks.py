@@ -47,7 +47,8 @@ async def look(
         UnreadableImage: three workers died of it, or it cannot be decoded.
         TooBusy: no worker that could look within a minute.
     """
-    wanted = wire.Look(0, thumbnail, pixel_digest, hub.settings.max_pixels, file, path, frame, dataset)
+    kept = b"" if path else file
+    wanted = wire.Look(0, thumbnail, pixel_digest, hub.settings.max_pixels, kept, path, frame, dataset)
     looked, thumbnail_bytes = await ask(hub, wanted, data)
     if looked.error_kind:
         raise UnreadableImage(looked.error)
@@ -65,7 +66,7 @@ async def ask(hub: HubState, wanted: wire.Look, data: Source = b"") -> tuple[wir
     while len(tried) < TRIES:
         link = await _free(hub, tried, wanted.file, deadline)
         payload: list[bytes] = []
-        if not wanted.path and wanted.file not in link.shelf:
+        if not wanted.path and wanted.file not in link.shelf:  # nothing of an empty name is there
             payload.append(data if isinstance(data, bytes) else await data())
             if link.left:  # it has gone while they were read
                 continue

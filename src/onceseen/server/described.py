@@ -56,6 +56,8 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "name": {"description": "A name."},
     "version": {"description": "A version; without one it is counted up."},
     "set": {"description": "`KEY=VALUE` over `model.toml`, as often as wanted: `input.size=[224,224]`."},
+    "frame": {"description": "Which frame of a stack or animation, from 0; without it the first."},
+    "dataset": {"description": "Path of the dataset in an HDF5 file that holds several."},
     "size": {"description": "Pixels of the longer side, 16 to 1280; rounded up to the next size that is kept."},
     "q": {"description": "The search of docs/query.md: `state:failed score:<0.6 -label:cat`."},
     "min_score": {"description": "A score of at least this."},
@@ -142,7 +144,8 @@ SUBMIT = Operation(
 its first 1,000 `items`.
 
 The body is one image, a form with any number of files in the field `images`, or a zip or tar archive (also gzip, bzip2, xz) of
-image files. An image that cannot be read is a failed item.
+image files. An image that cannot be read is a failed item. With `frames=all` the answer waits until a worker has counted the
+frames of files that may hold several.
 
 Send an `Idempotency-Key` to be able to repeat a request whose answer was lost: the same request is the same job for 24 hours.""",
     headers={"Location": {"description": "The job's path.", "schema": {"type": "string"}}},
@@ -274,7 +277,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "GET /v1/images/{digest}/thumbnail": get(
         "images",
         "A small picture of it",
-        f"{AN_IMAGE}/thumbnail?size=160",
+        f"{AN_IMAGE}/thumbnail?size=160&frame=0",
         "image/jpeg",
         None,
         WRONG,
