@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from onceseen.testing.onnx_models import looping
-from onceseen.testing.pictures import colour_model, flat, picture, slow, slow_model
+from onceseen.testing.pictures import colour_model, flat, flat_frames, hdf5, picture, slow, slow_model
 from onceseen.testing.running import RunningServer, command, environment, eventually
 
 
@@ -157,6 +157,20 @@ def test_tasks_of_a_killed_worker_run_elsewhere_within_two_seconds(up):
     assert victim not in up.workers()
     assert set(up.workers()) & set(before)
     assert not up.get("/v1/dead-letters")["items"]
+
+
+def test_a_killed_worker_costs_no_frame_of_a_stack(up):
+    data = hdf5(d=flat_frames(30, 40, red=202))
+    answer = up.http.post(
+        "/v1/jobs?frames=all&model=slow", content=data, headers={"content-type": "application/x-hdf5"}
+    )
+    job = answer.json()["id"]
+    (victim, *_) = eventually(lambda: busy(up))
+    up.kill9(victim)
+    items = whole(up, job, 40)
+    assert [item["frame"] for item in items] == list(range(40))
+    assert max(item["attempt"] for item in items) > 1
+    eventually(lambda: len(up.workers()) == 2)
 
 
 def test_a_killed_server_is_started_again_and_the_queue_goes_on(up):

@@ -20,12 +20,12 @@ from onceseen.errors import DatabaseAway, KeyInFlight, StoreError
 from onceseen.flow import group as flow_group
 from onceseen.flow import sweep
 from onceseen.flow.work import Group, Outcome
-from onceseen.hub import answers, chores, fetching, reception
+from onceseen.hub import answers, chores, fetching, reception, stacks
 from onceseen.hub.dispatch import Plan
 from onceseen.hub.links import WorkerLink
 from onceseen.hub.settings import HubSettings
 from onceseen.hub.state import HubState
-from onceseen.hub.units import Unit, claimed_unit
+from onceseen.hub.units import Lease, Unit, claimed_unit
 from onceseen.hub.writer import LINGER_SECONDS, TRIES, PackStage, Pending, WriterStage, fail
 from onceseen.ports.blobs import Blobs
 from onceseen.ports.database import Database, Transaction
@@ -137,6 +137,10 @@ class Hub(HubState):
             reception.woke(self, link, message)
         else:
             reception.heard(self, link, message, payload)
+
+    def bring(self, link: WorkerLink, lease: Lease) -> None:
+        """A batch has frames of stacks that its worker does not have."""
+        self.errand(stacks.bring(self, link, lease))
 
     def link_closed(self, link: WorkerLink) -> None:
         """A link ended."""
@@ -264,16 +268,12 @@ class Hub(HubState):
 
     def _hand_out(self, plans: list[Plan], units: dict[bytes, list[Unit]], places: dict[bytes, str]) -> None:
         """Give claimed units their bytes, from memory where they still are, else from the store."""
-        missing = []
-        for lane_units in units.values():
-            for unit in lane_units:
-                unit.data = self.cache.take(unit.digest)
-                if unit.data is None:
-                    place = places.get(unit.digest)
-                    if place is not None and place.startswith("path:"):
-                        unit.path = place[5:]
-                    else:
-                        missing.append((unit, place))
+        missing = [
+            (unit, places.get(unit.digest))
+            for lane_units in units.values()
+            for unit in lane_units
+            if not self._has_bytes(unit, places.get(unit.digest))
+        ]
         if not missing:
             self._lease_out(plans, units)
             return
@@ -295,6 +295,16 @@ class Hub(HubState):
                 self._lease_out(plans, units)
 
         self.errand(fetch())
+
+    def _has_bytes(self, unit: Unit, place: str | None) -> bool:
+        """Whether a claimed unit needs nothing of the store now; frames are brought when a worker lacks their file."""
+        if unit.frame is None:
+            unit.data = self.cache.take(unit.digest)
+        if unit.data is None and place is not None and place.startswith("path:"):
+            unit.path = place[5:]
+        elif unit.frame is not None:
+            unit.place = place or ""
+        return unit.data is not None or bool(unit.path) or unit.frame is not None
 
     def _without_broken(self, units: dict[bytes, list[Unit]]) -> dict[bytes, list[Unit]]:
         """Tasks of a model that cannot be loaded fail as they are claimed."""

@@ -173,7 +173,7 @@ async def watch(hub: HubState) -> None:
         time = hub.clock()
         if time - last > WATCH_SECONDS + 1.0:  # we were frozen, not they: read their messages first (RECORD.md 5.4)
             for link in hub.links.values():
-                link.heard = time
+                link.heard = link.turned = time
                 for lease in link.leases.values():
                     if lease.deadline is not None:
                         lease.deadline += time - last
@@ -184,6 +184,10 @@ async def watch(hub: HubState) -> None:
                 _frozen(hub, link, f"worker {_name(link)} was silent for {time - link.heard:.0f} s")
             elif any(lease.deadline is not None and time > lease.deadline for lease in link.leases.values()):
                 _frozen(hub, link, f"worker {_name(link)} took longer than a batch of this model may take")
+            elif looks.is_overdue(link, time):
+                _frozen(hub, link, f"worker {_name(link)} took longer than it may take to look at an image")
+            else:
+                link.tidy()
 
 
 def _name(link: WorkerLink) -> str:
