@@ -2,7 +2,7 @@
 
 import asyncio
 
-from onceseen.errors import TooBusy, UnreadableImage
+from onceseen.errors import TooBusy, TooLarge, TooManyPixels, UnreadableImage, UnsupportedFormat
 from onceseen.hub.links import WorkerLink
 from onceseen.hub.state import HubState
 from onceseen.hub.units import Looking
@@ -10,6 +10,8 @@ from onceseen.wire import link as wire
 
 TRIES = 3
 WAIT_SECONDS = 60.0
+LOOK_MS = 5.0  # what one is taken to cost, to spread them over the workers
+REFUSALS = (UnreadableImage, TooManyPixels, TooLarge, UnsupportedFormat)
 
 
 async def look(
@@ -18,7 +20,7 @@ async def look(
     """Have a worker look at an image.
 
     Raises:
-        UnreadableImage: three workers died of it, or it cannot be decoded.
+        ImageError: three workers died of it, or it cannot be decoded; of the kind that a run would give.
         TooBusy: no worker that could look within a minute.
     """
     looking = Looking(data, thumbnail, pixel_digest, asyncio.get_running_loop().create_future())
@@ -32,7 +34,7 @@ async def look(
     except TimeoutError as error:
         raise TooBusy("No worker answered about the image within a minute; try again.") from error
     if looked.error_kind:
-        raise UnreadableImage(looked.error)
+        raise next((kind for kind in REFUSALS if kind.code == looked.error_kind), UnreadableImage)(looked.error)
     return looked, thumbnail_bytes
 
 
@@ -40,7 +42,7 @@ def _send(hub: HubState, looking: Looking) -> bool:
     links = [link for link in hub.workers() if not link.left and id(link) not in looking.tried]
     if not links or hub.draining:
         return False
-    link = min(links, key=lambda link: link.held_ms)
+    link = min(links, key=lambda link: link.held_ms + LOOK_MS * len(link.looks))
     looking.tried.add(id(link))
     hub.looks.numbers += 1
     number = hub.looks.numbers

@@ -163,6 +163,9 @@ class Images(Protocol):
     def locate(self, project: int, digests: Sequence[bytes], *, paths: bool = False) -> dict[bytes, str]:
         """Locations of images whose bytes are in the store; with `paths` also of those that are a user's own files."""
 
+    def alike(self, project: int, pixel_digest: bytes, limit: int) -> list[bytes]:
+        """Digests of images with these pixels, as far as somebody has looked; oldest first."""
+
     def lose(self, project: int, digest: bytes, location: str) -> None:
         """The bytes at this location are damaged or gone: forget it, unless it was replaced."""
 
@@ -254,6 +257,9 @@ class Views(Protocol):
 
     def items(self, where: ItemFilter, limit: int) -> list[ItemView]:
         """Items with what is read from their tasks; the order and the filters are ItemFilter's."""
+
+    def names(self, where: ItemFilter, limit: int) -> list[str]:
+        """The different names of the items that a filter finds, sorted."""
 
     def job(self, job: bytes) -> tuple[JobRow, int] | None:
         """A job and how many of its pending items run now."""

@@ -1,0 +1,93 @@
+"""Pictures known by their pixels: lossless copies in several files have one digest, and share an answer where one is known."""
+
+import asyncio
+import hashlib
+from typing import NamedTuple
+
+from onceseen.domain.job import JobRow
+from onceseen.domain.task import TaskState, task_key
+from onceseen.errors import ImageError, TooBusy
+from onceseen.flow.work import Entry
+from onceseen.hub import looks
+from onceseen.hub.state import HubState
+from onceseen.hub.submission import PARAMS, Request, Submission
+from onceseen.inference.registry import Model
+
+COPIES = 20
+"""Copies of a picture that are asked for an answer."""
+
+
+class Taken(NamedTuple):
+    """What became of a picture: its job, durable, and the digest of its pixels or the reason why it has none."""
+
+    job: JobRow
+    pixels: bytes
+    refused: ImageError | None = None
+
+
+async def take(hub: HubState, request: Request, name: str, data: bytes, patience: float) -> Taken:
+    """Have a worker look at a picture, then write it with the digest of its pixels, its name and its question in one commit.
+
+    A picture that cannot be decoded becomes a failed item. Nothing is written when an error is raised.
+
+    Raises:
+        TooBusy: no worker has looked within `patience` seconds, or there is no room for more bytes that wait for the disk.
+        StorageFull, DatabaseAway: the record cannot take it.
+    """
+    try:
+        async with asyncio.timeout(patience):
+            looked, _ = await looks.look(hub, data, pixel_digest=True)
+    except TimeoutError as error:
+        raise TooBusy(
+            f"No worker has looked at {name[:100]!r} within {patience:g} s, so it was not kept; start workers with "
+            "`onceseen worker`, and send it again."
+        ) from error
+    except ImageError as error:
+        return Taken(await _submit(Submission(hub, request), name, data), b"", error)
+    pixels, own = looked.pixel_digest, hashlib.sha256(data).digest()
+    asked = own
+    if request.model.manifest.cache and not request.fresh:
+        asked = await hub.read(lambda: _answered(hub, request.model, own, pixels))
+    return Taken(await _submit(_LookedAt(hub, request, pixels, asked), name, data), pixels)
+
+
+async def _submit(submission: Submission, name: str, data: bytes) -> JobRow:
+    try:
+        await submission.add(name, data)
+        return await submission.finish()
+    except BaseException:
+        submission.abandon()
+        raise
+
+
+def _answered(hub: HubState, model: Model, own: bytes, pixels: bytes) -> bytes:
+    """The copy of a picture that this model has answered; the picture itself when there is none.
+
+    An answered question stays answered, so its bytes are not needed. One that still waits is not joined: its copy may be
+    deleted before its turn.
+    """
+    project = hub.settings.project
+    with hub.database.read() as reader:
+        for digest in (own, *reader.images.alike(project, pixels, COPIES)):
+            task = reader.tasks.find(task_key(project, digest, None, model.lane, PARAMS, None))
+            if task is not None and task.state == TaskState.SUCCEEDED:
+                return digest
+    return own
+
+
+class _LookedAt(Submission):
+    """A submission of one picture whose pixels are known; its question may be that of a copy, `asked`."""
+
+    def __init__(self, hub: HubState, request: Request, pixels: bytes, asked: bytes) -> None:
+        super().__init__(hub, request)
+        self._pixels = pixels
+        self._asked = asked
+
+    def _entry(self, name: str, digest: bytes, data: bytes) -> Entry:
+        entry = super()._entry(name, self._asked, data)
+        assert entry.image is not None
+        if digest != self._asked:
+            self.hub.cache.take(self._asked)  # these bytes are another file's, and nobody will run them
+            entry.digest = digest
+        entry.image = entry.image._replace(digest=digest, pixel_digest=self._pixels)
+        return entry
