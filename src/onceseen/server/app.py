@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from onceseen.errors import InvalidRequest, OnceseenError
 from onceseen.hub.hub import Hub
-from onceseen.server import docs, events, health, home, images, jobs, models, openapi, predictions, scan, workers
+from onceseen.server import docs, events, forms, health, home, images, jobs, models, openapi, predictions, scan, workers
 from onceseen.server.asgi import PROBLEM, App, Receive, Scope, Send, problem
 from onceseen.server.common import only_known_parameters
 from onceseen.server.guard import Guard
@@ -30,7 +30,7 @@ def build_app(hub: Hub, settings: Settings) -> App:
         dependencies=[Depends(only_known_parameters)],
     )
     api.state.hub, api.state.settings = hub, settings
-    for resource in (jobs, predictions, images, models, workers, events, health, home, docs, scan):
+    for resource in (jobs, predictions, images, models, workers, events, health, home, docs, scan, forms):
         api.include_router(resource.router)
     api.openapi = cache(lambda: openapi.document(api.routes))  # type: ignore[method-assign]  # FastAPI's own way
     api.add_exception_handler(OnceseenError, _onceseen)

@@ -1,6 +1,6 @@
 """`multipart/form-data`, streamed: each part becomes an item as soon as it has ended; nothing is spooled to disk."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
@@ -19,10 +19,11 @@ MAX_BOUNDARY = 200  # RFC 2046 allows 70
 class _Parts:
     """Collects the parser's callbacks into whole parts."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, fields: Sequence[str]) -> None:
         self.whole: list[tuple[str, bytes | None]] = []  # name, bytes; None: too large
         self.ended = False
         self._limit = limit
+        self._fields = fields
         self._field = b""
         self._value = b""
         self._headers: dict[bytes, bytes] = {}
@@ -70,8 +71,10 @@ class _Parts:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         field = options.get(b"name", b"").decode(errors="replace")
         filename = options.get(b"filename")
-        if field != FIELD:
-            raise InvalidRequest(f"The form has a field {field[:50]!r}; the images go into the field {FIELD!r}.")
+        if field not in self._fields:
+            raise InvalidRequest(
+                f"The form has a field {field[:50]!r}; the images go into the field {self._fields[0]!r}."
+            )
         if not self._size and not filename:
             return  # a browser sends this for a file field left empty
         name = clean_name((filename or b"").decode(errors="replace"))
@@ -82,8 +85,14 @@ class _Parts:
         self.ended = True
 
 
-async def receive_images(submission: Intake, body: AsyncIterator[bytes], content_type: str, settings: Settings) -> None:
-    """Take every part named `images`.
+async def receive_images(
+    submission: Intake,
+    body: AsyncIterator[bytes],
+    content_type: str,
+    settings: Settings,
+    fields: Sequence[str] = (FIELD,),
+) -> None:
+    """Take every part that has one of the names `fields`.
 
     Raises:
         InvalidRequest: the framing is broken, or a part has another name.
@@ -93,7 +102,7 @@ async def receive_images(submission: Intake, body: AsyncIterator[bytes], content
     boundary = options.get(b"boundary")
     if not boundary:
         raise InvalidRequest("The Content-Type multipart/form-data has no boundary.")
-    parts = _Parts(settings.max_image_bytes)
+    parts = _Parts(settings.max_image_bytes, fields)
     if len(boundary) > MAX_BOUNDARY:
         raise InvalidRequest(
             f"The boundary of the form has {len(boundary)} characters; at most {MAX_BOUNDARY} are allowed."
