@@ -4,6 +4,7 @@
     ├── ImageError           one image cannot be answered; its item fails, nothing else does
     │   ├── UnreadableImage  TooManyPixels  TooLarge  UnsupportedFormat
     │   ├── BlobDamaged  BlobMissing
+    │   ├── FetchRefused  FetchFailed
     │   └── ModelFailed  WorkerDied
     ├── RequestError         somebody asked for what cannot be done
     │   ├── InvalidRequest  NotFound  UnknownModel  ModelExists  InvalidManifest  ModelInUse
@@ -74,6 +75,18 @@ class BlobMissing(ImageError):
     """The stored bytes are gone; submit the image again."""
 
     code = "blob-missing"
+
+
+class FetchRefused(ImageError):
+    """The URL is none that this server may fetch; see `fetch_allow`."""
+
+    code = "fetch-refused"
+
+
+class FetchFailed(ImageError):
+    """The URL gave no image; look at it in a browser, then submit it again or retry the job."""
+
+    code = "fetch-failed"
 
 
 class ModelFailed(ImageError):

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
 
+from onceseen.domain.addresses import Allowance
 from onceseen.errors import SettingsError
 
 CLIENT_VARIABLES = {"ONCESEEN_SERVER", "ONCESEEN_CONFIG"}
@@ -56,6 +57,9 @@ class Settings(BaseModel):
     allowed_hosts: tuple[str, ...] = _setting(
         ACCESS, (), "host names that clients may use, besides loopback and IP addresses; as text, separated by commas"
     )
+    fetch_allow: tuple[str, ...] = _setting(
+        ACCESS, (), "hosts and networks that URLs may lead to though they are not public; as text, separated by commas"
+    )
     database: str = _setting(DRIVERS, "", "URL of the record; empty: SQLite in the data directory")
     blobs: str = _setting(DRIVERS, "", "URL of the blob store; empty: pack files in the data directory")
     signal: str = _setting(DRIVERS, "", "URL of the signal; empty: inside the server")
@@ -65,10 +69,14 @@ class Settings(BaseModel):
     max_submission_bytes: int = _setting(LIMITS, 16_000_000_000, "bytes of one submission", gt=0)
     archive_ratio: float = _setting(LIMITS, 200.0, "how many times larger an archive may unpack", gt=1)
     max_wait: float = _setting(LIMITS, 60.0, "seconds that a request may wait for its job's end", ge=0)
+    fetch_seconds: float = _setting(LIMITS, 20.0, "seconds for the image of one URL, with all redirects", gt=0)
+    fetch_redirects: int = _setting(LIMITS, 5, "redirects of one URL", ge=0)
+    fetch_tries: int = _setting(LIMITS, 4, "tries of one URL that does not answer, before its item fails", ge=1)
+    fetch_connections: int = _setting(LIMITS, 16, "URLs that are fetched at once", ge=1, le=1000)
     lease_seconds: float = _setting(LIMITS, 5.0, "seconds of silence after which a worker counts as frozen", ge=1)
     max_deaths: int = _setting(LIMITS, 3, "workers that one image may kill before it is a dead letter", ge=1)
 
-    @field_validator("allowed_hosts", mode="before")
+    @field_validator("allowed_hosts", "fetch_allow", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
         parts = value.split(",") if isinstance(value, str) else value
@@ -204,6 +212,12 @@ def check(settings: Settings) -> None:
             raise SettingsError(
                 f"`allowed_hosts` holds {host!r}: give names alone, without scheme, port and wildcards."
             )
+    try:
+        Allowance(settings.fetch_allow)
+    except ValueError as error:
+        raise SettingsError(
+            f"`fetch_allow`: {error}; give names like images.example, or networks like 10.0.0.0/8."
+        ) from error
     for name in ("database", "blobs", "signal"):
         url = getattr(settings, name)
         if url:

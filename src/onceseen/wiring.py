@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from onceseen.hub.hub import Hub
     from onceseen.hub.settings import HubSettings
     from onceseen.ports.database import Reader
+    from onceseen.ports.fetcher import Fetcher
     from onceseen.ports.link import Accept, Listener, Stream
     from onceseen.ports.runtime import Runtime
     from onceseen.settings import Settings
@@ -38,12 +39,24 @@ def hub_settings(settings: "Settings", preload: tuple[str, ...] = ()) -> "HubSet
         max_image_bytes=settings.max_image_bytes,
         lease_seconds=settings.lease_seconds,
         max_deaths=settings.max_deaths,
+        fetch_connections=settings.fetch_connections,
+        fetch_tries=settings.fetch_tries,
         preload=preload,
     )
 
 
-def build_hub(directory: "DataDirectory", settings: "HubSettings") -> "Hub":
-    """A hub on the embedded drivers, not yet started.
+def fetcher(settings: "Settings") -> "Fetcher":
+    """What gets images from URLs."""
+    from onceseen.domain.addresses import Allowance
+    from onceseen.drivers.fetch_http import FetchHttp, Limits
+
+    connections = settings.fetch_connections
+    limits = Limits(settings.max_image_bytes, settings.fetch_seconds, settings.fetch_redirects, connections)
+    return FetchHttp(Allowance(settings.fetch_allow), limits)
+
+
+def build_hub(directory: "DataDirectory", settings: "HubSettings", fetcher: "Fetcher | None" = None) -> "Hub":
+    """A hub on the embedded drivers, not yet started; without a fetcher it refuses URLs.
 
     Raises:
         SettingsError: the blobs are not those of this record.
@@ -62,7 +75,7 @@ def build_hub(directory: "DataDirectory", settings: "HubSettings") -> "Hub":
         raise SettingsError(
             f"The blobs in {directory.path} are not those of this record; put `packs`, `files` and `store-id` back together."
         )
-    return Hub(database, blobs, SignalLocal(), directory.path / "models", settings)
+    return Hub(database, blobs, SignalLocal(), directory.path / "models", settings, fetcher)
 
 
 async def listen(address: str, accept: "Accept") -> "Listener":

@@ -129,6 +129,16 @@ class PendingItem(NamedTuple):
     reused: int
 
 
+class AssignedItem(NamedTuple):
+    """An item whose image has come after it, in the order of the statement that writes it."""
+
+    digest: bytes | None
+    task: bytes | None
+    reused: int
+    job: bytes
+    n: int
+
+
 class FinishedItem(NamedTuple):
     """The end of one item, in the order of the statement that writes it."""
 

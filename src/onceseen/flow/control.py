@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from onceseen.domain.events import JOB_DELETED, JOB_FINISHED, JOB_PROGRESS, NewEvent
+from onceseen.domain.fetch import FetchRow, is_url
 from onceseen.domain.ids import text_of
 from onceseen.domain.job import Control, Counts, FinishedItem, ItemRow, ItemState, JobRow, JobState
 from onceseen.domain.machine import is_answered
 from onceseen.domain.task import TaskRow, TaskState
-from onceseen.errors import NotFound
+from onceseen.errors import FetchFailed, NotFound
 from onceseen.flow.settle import finished
 from onceseen.inference.registry import Catalog
 from onceseen.ports.database import Transaction
@@ -33,6 +34,8 @@ def ask(tx: Transaction, job: bytes, control: Control, now: int) -> JobRow:
 
 def step(tx: Transaction, job: JobRow, now: int) -> bool:
     """Carry a job's control 500 items further; True when it is done."""
+    if job.control in (Control.CANCEL, Control.DELETE):  # before the items: who takes a URL first decides
+        tx.fetches.forget(job.id, job.control_n, ITEMS_AT_ONCE)
     items = tx.items.slice(job.id, job.control_n, ITEMS_AT_ONCE)
     if items:
         _STEPS[Control(job.control)](tx, job, items, now)
@@ -91,7 +94,8 @@ def _delete(tx: Transaction, job: JobRow, items: list[ItemRow], now: int) -> Non
     tx.images.orphan(job.project, sorted({item.digest for item in items if item.digest}), now)
 
 
-def _retry(tx: Transaction, job: JobRow, items: list[ItemRow], _now: int) -> None:
+def _retry(tx: Transaction, job: JobRow, items: list[ItemRow], now: int) -> None:
+    _fetch_again(tx, job, items, now)
     failed = [item for item in items if item.state == ItemState.FAILED and item.task]
     tasks = {row.id: row for row in tx.tasks.get(sorted({item.task for item in failed if item.task}))}
     again = [item for item in failed if not _remembered(tasks, item)]
@@ -102,6 +106,14 @@ def _retry(tx: Transaction, job: JobRow, items: list[ItemRow], _now: int) -> Non
     if answered:  # for somebody else, since they failed: nothing is left to run
         catalog = Catalog(tx.models.all())
         tx.items.finish([finished(item, row, catalog) for item, row in answered])
+
+
+def _fetch_again(tx: Transaction, job: JobRow, items: list[ItemRow], now: int) -> None:
+    """URLs that failed for good are asked for anew; an item whose name is not its whole URL keeps its failure."""
+    failed = [item for item in items if item.error_kind == FetchFailed.code and not item.task and is_url(item.name)]
+    if failed:
+        tx.items.reopen(job.id, [item.n for item in failed])
+        tx.fetches.insert([FetchRow(job.id, item.n, item.name, 0, job.server, 0, now) for item in failed])
 
 
 def _remembered(tasks: dict[bytes, TaskRow], item: ItemRow) -> bool:

@@ -6,7 +6,7 @@ from onceseen.domain.events import JOB_CREATED, JOB_FINISHED, JOB_PROGRESS, NewE
 from onceseen.domain.ids import text_of
 from onceseen.domain.job import JobRow, JobState
 from onceseen.domain.machine import MAX_DEATHS
-from onceseen.flow import idempotency, lease, local, settle, submit, sweep
+from onceseen.flow import fetch, idempotency, lease, local, settle, submit, sweep
 from onceseen.flow.work import Group, Outcome, Tally
 from onceseen.inference.registry import Catalog
 from onceseen.ports.database import Transaction
@@ -26,6 +26,8 @@ def commit(
     outcome.refused = idempotency.claim(tx, group.chunks, now)
     if outcome.refused:
         group = replace(group, chunks=[chunk for chunk in group.chunks if chunk.job.id not in outcome.refused])
+    # 0: URLs whose bytes have come, or never will
+    group = replace(group, chunks=fetch.take(tx, group.chunks, server))
     # 1: task rows, submits before settles
     submit.upsert_tasks(tx, group.chunks, outcome)
     local.upsert_tasks(tx, group, outcome)
@@ -37,6 +39,7 @@ def commit(
     settle.describe_images(tx, group, outcome)
     # 3: items, inserts first
     submit.insert_items(tx, group.chunks, outcome, tally, catalog, now)
+    fetch.end_items(tx, group.chunks, outcome, tally, catalog, now)
     local.insert_items(tx, group, outcome, tally, catalog, now)
     settle.settle_items(tx, group, outcome, tally, catalog)
     failed = lease.give_back(tx, group.given_back, held, outcome, now, max_deaths)

@@ -59,6 +59,7 @@ def remove(tx: Transaction, ref: str, now: int) -> ModelRow:
     row = find(tx, ref)
     shared = [other for other in tx.models.all() if other.content_digest == row.content_digest and other.ref != row.ref]
     waits = tx.tasks.heads([row.content_digest]) or any(task.lane == row.content_digest for task in tx.tasks.running())
+    waits = waits or _fetched_for(tx, row.ref)
     if waits and not shared:
         raise ModelInUse(f"Tasks of {row.ref} still wait or run; cancel their jobs or let them finish, then remove it.")
     tx.models.remove(row.name, row.version)
@@ -87,6 +88,12 @@ def find(tx: Transaction, ref: str) -> ModelRow:
         UnknownModel: there is none.
     """
     return Catalog(tx.models.all(), {}).resolve(ref).row
+
+
+def _fetched_for(tx: Transaction, ref: str) -> bool:
+    """Whether images for a version are still to be fetched."""
+    jobs = (tx.jobs.get(job) for job in tx.fetches.jobs(None, b"", 1_000_000))
+    return any(job is not None and job.model == ref for job in jobs)
 
 
 def _next_version(others: list[ModelRow], digest: bytes) -> str:

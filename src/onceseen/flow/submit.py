@@ -40,6 +40,8 @@ def insert_items(
     """Phase 3, first half: the items; one whose question is answered is final at once."""
     rows: list[ItemRow] = []
     for chunk in chunks:
+        if chunk.fetched:
+            continue
         for entry in chunk.entries:
             row = item_row(chunk.job, entry, outcome.tasks, catalog, now)
             rows.append(row)
@@ -54,6 +56,9 @@ def insert_items(
             tally.complete(chunk.job.id)
     if rows:
         tx.items.insert(rows)
+    urls = [entry.fetch for chunk in chunks for entry in chunk.entries if entry.fetch]
+    if urls:
+        tx.fetches.insert(urls)
 
 
 def new_job(head: JobHead, tally: Tally, now: int) -> JobRow:
@@ -86,6 +91,8 @@ def new_job(head: JobHead, tally: Tally, now: int) -> JobRow:
 
 def item_row(job: JobHead, entry: Entry, tasks: Mapping[bytes, TaskRow], catalog: Catalog, now: int) -> ItemRow:
     """An item as it is inserted: waiting, or final when its task is answered or it has none."""
+    if entry.fetch is not None:
+        return _waiting(job, entry, None)
     if entry.key is None:
         failure = entry.failure
         assert failure is not None

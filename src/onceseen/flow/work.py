@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from onceseen.domain.events import NewEvent
+from onceseen.domain.fetch import FetchRow
 from onceseen.domain.job import Counts, FinishedItem, ImageFacts, JobRow, NewImage, PendingItem
 from onceseen.domain.machine import Blame, Verdict
 from onceseen.domain.task import AnsweredTask, Claimed, Fence, Head, NewTask, Settlement, TaskRow
@@ -35,6 +36,7 @@ class Entry:
     failure: Failure | None = None
     digest: bytes | None = None
     frame: int | None = None
+    fetch: FetchRow | None = None  # its bytes are still to be fetched
 
 
 @dataclass(slots=True)
@@ -66,6 +68,7 @@ class Chunk:
     """At most 500 items or 8 MB of one job. `first` makes the job, `last` ends its receiving.
 
     `expect`: items that come later, one by one, with their answers (local paths).
+    `fetched`: its items are in the record, and wait for what is said of them here.
     """
 
     job: JobHead
@@ -73,6 +76,7 @@ class Chunk:
     first: bool = True
     last: bool = True
     expect: int = 0
+    fetched: bool = False
 
 
 class Settled(NamedTuple):

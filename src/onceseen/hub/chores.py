@@ -51,9 +51,10 @@ async def sweep_once(hub: HubState) -> None:
 
     def transact(tx: Transaction) -> tuple[bool, list[JobRow]]:
         sweep.broken_off(tx, hub.me, hub.open_jobs)
+        adopted = tx.fetches.adopt(hub.me, sweep.STEP)
         jobs = tx.jobs.controlled()
         done = [job.id for job in jobs if control.step(tx, job, now())]
-        return bool(jobs), [row for job in done if (row := tx.jobs.get(job)) is not None]
+        return bool(jobs) or adopted == sweep.STEP, [row for job in done if (row := tx.jobs.get(job)) is not None]
 
     hub.controlled.clear()
     more, ended = await hub.writer.call(transact)

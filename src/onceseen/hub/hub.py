@@ -20,7 +20,7 @@ from onceseen.errors import KeyInFlight, StoreError
 from onceseen.flow import group as flow_group
 from onceseen.flow import sweep
 from onceseen.flow.work import Group, Outcome
-from onceseen.hub import answers, chores, reception
+from onceseen.hub import answers, chores, fetching, reception
 from onceseen.hub.dispatch import Plan
 from onceseen.hub.links import WorkerLink
 from onceseen.hub.settings import HubSettings
@@ -29,6 +29,7 @@ from onceseen.hub.units import Unit, claimed_unit
 from onceseen.hub.writer import LINGER_SECONDS, PackStage, Pending, WriterStage, fail
 from onceseen.ports.blobs import Blobs
 from onceseen.ports.database import Database, Transaction
+from onceseen.ports.fetcher import Fetcher
 from onceseen.ports.link import Link
 from onceseen.ports.signal import Signal
 from onceseen.wire.link import FromWorker
@@ -39,8 +40,16 @@ log = structlog.get_logger()
 class Hub(HubState):
     """One server's part that holds workers and writes the record; see HubState for its arguments."""
 
-    def __init__(self, database: Database, blobs: Blobs, signal: Signal, models: Path, settings: HubSettings) -> None:
-        super().__init__(database, blobs, signal, models, settings)
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        signal: Signal,
+        models: Path,
+        settings: HubSettings,
+        fetcher: Fetcher | None = None,
+    ) -> None:
+        super().__init__(database, blobs, signal, models, settings, fetcher)
         self.pack = PackStage(blobs, database, self._packed, self._linger)
         took = self.metrics.commit_seconds.observe
         self.writer = WriterStage(database, self._commit, self._gather, self._apply, self._refused, self._linger, took)
@@ -59,6 +68,7 @@ class Hub(HubState):
             self.me = tx.servers.begin(socket.gethostname(), os.getpid(), started)
             self.outbox.given_back += sweep.of_dead_servers(tx, self.me)
             sweep.broken_off(tx, self.me, ())
+            tx.fetches.adopt(self.me, sweep.STEP)
             sweep.unfinished_local(tx, self.me)
             self.outbox.leftovers += tx.items.stranded(500)
             self.dispatcher.heads = tx.tasks.heads()
@@ -67,6 +77,8 @@ class Hub(HubState):
         await self.reload_catalog()
         self._tasks.append(asyncio.create_task(reception.watch(self)))
         self._tasks.append(asyncio.create_task(chores.run(self)))
+        if self.fetcher is not None:
+            self._tasks.append(asyncio.create_task(fetching.run(self, self.fetcher)))
         self.writer.wake()
 
     def drain(self) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 
+from onceseen.domain.fetch import name_of
 from onceseen.domain.ids import now
 from onceseen.domain.job import JobRow, NewImage
 from onceseen.errors import KeyInFlight, KeyReused, TooLarge
@@ -52,6 +53,10 @@ async def _look(hub: HubState, project: int, key: str) -> flow.Held | None:
     return await hub.read(read)
 
 
+def _compare_url(body: flow.BodyHash, url: str, name: str) -> None:
+    body.add(name or name_of(url), hashlib.sha256(b"url:" + url.encode(errors="replace")).digest())
+
+
 class KeyedSubmission(Submission):
     """A submission that writes its key with its first chunk, and its body's hash with its last."""
 
@@ -65,6 +70,11 @@ class KeyedSubmission(Submission):
         if len(data) <= self.hub.settings.max_image_bytes:  # else `refuse` is called
             self._body.add(name, hashlib.sha256(data).digest())
         await super().add(name, data)
+
+    async def add_url(self, url: str, name: str = "") -> None:
+        """Take one image by its URL."""
+        _compare_url(self._body, url, name)
+        await super().add_url(url, name)
 
     def refuse(self, name: str, kind: str, message: str) -> None:
         """Take an item that has failed already."""
@@ -118,6 +128,11 @@ class Repetition:
             self._lost[digest] = data
             if sum(map(len, self._lost.values())) > RESTORED_AT_ONCE:
                 await self._restore()
+
+    async def add_url(self, url: str, name: str = "") -> None:
+        """Compare one URL; what it leads to now does not matter."""
+        _compare_url(self._body, url, name)
+        self._n += 1
 
     def refuse(self, name: str, _kind: str, _message: str) -> None:
         """Compare an item that failed unread."""

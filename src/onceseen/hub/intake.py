@@ -22,6 +22,9 @@ class Intake(Protocol):
     async def add(self, name: str, data: bytes) -> None:
         """Take one image."""
 
+    async def add_url(self, url: str, name: str = "") -> None:
+        """Take one image by its URL."""
+
     def refuse(self, name: str, kind: str, message: str) -> None:
         """Take an item that has failed already."""
 

@@ -8,6 +8,8 @@ class HubSettings:
     Attributes:
         max_pending_bytes: bytes of submissions that wait for the disk; more is refused as too busy.
         cache_bytes: images of queued tasks kept in memory, so that a lease need not read them.
+        fetch_connections: URLs fetched at once.
+        fetch_tries: of one URL, before its item fails.
         preload: models that a worker loads when it joins.
     """
 
@@ -19,4 +21,6 @@ class HubSettings:
     cache_bytes: int = 256 << 20
     max_pending_bytes: int = 512 << 20
     event_days: float = 30.0
+    fetch_connections: int = 16
+    fetch_tries: int = 4
     preload: tuple[str, ...] = field(default=())

@@ -22,6 +22,7 @@ from onceseen.inference import manifest
 from onceseen.inference.registry import Catalog
 from onceseen.ports.blobs import Blobs
 from onceseen.ports.database import Database, Reader
+from onceseen.ports.fetcher import Fetcher
 from onceseen.ports.signal import Signal
 
 T = TypeVar("T")
@@ -36,6 +37,7 @@ class HubState:
         signal: wakes whoever watches events.
         models: the directory that holds models' own directories.
         settings: limits and times.
+        fetcher: gets images from URLs; without one every URL is refused.
 
     Attributes:
         me: this server's id in this life.
@@ -48,6 +50,7 @@ class HubState:
         pending_bytes: of submissions on their way to the disk.
         joined: a worker is warm, or will never be.
         check_held: the next transaction puts back running rows that no lease names.
+        to_fetch: there are URLs that may wait to be fetched.
         controlled: there are jobs that a cancel, delete or retry has still to follow through.
         draining: nothing new goes to workers any more.
     """
@@ -56,8 +59,17 @@ class HubState:
     writer: WriterStage
     loop: asyncio.AbstractEventLoop
 
-    def __init__(self, database: Database, blobs: Blobs, signal: Signal, models: Path, settings: HubSettings) -> None:
+    def __init__(
+        self,
+        database: Database,
+        blobs: Blobs,
+        signal: Signal,
+        models: Path,
+        settings: HubSettings,
+        fetcher: Fetcher | None = None,
+    ) -> None:
         self.database = database
+        self.fetcher = fetcher
         self.blobs = blobs
         self.signal = signal
         self.models = models
@@ -79,6 +91,7 @@ class HubState:
         self.open_keys: dict[tuple[int, str], bytes] = {}
         self.joined = asyncio.Event()
         self.check_held = False
+        self.to_fetch = asyncio.Event()
         self.controlled = asyncio.Event()
         self.draining = False
         self.stopped = False

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from onceseen.domain.fetch import FetchRow, name_of
 from onceseen.domain.ids import new_id, now
 from onceseen.domain.job import JobRow, NewImage
 from onceseen.domain.machine import is_answered
 from onceseen.domain.task import CLASSIFICATION, ORDINARY, NewTask, TaskState, task_key
-from onceseen.errors import TooBusy, TooLarge
+from onceseen.errors import FetchRefused, TooBusy, TooLarge
 from onceseen.flow.work import Chunk, DoneItem, Entry, Failure, JobHead, LocalFile, Outcome
 from onceseen.hub import answers
 from onceseen.hub.state import HubState
@@ -87,12 +88,28 @@ class Submission:
         self._entries.append(self._entry(name, digest, data))
         self._blobs[digest] = data
         self._size += len(data)
-        if len(self._entries) >= CHUNK_ITEMS or self._size >= CHUNK_BYTES:
-            await self._flush(last=False)
+        await self._flush_if_full()
+
+    async def add_url(self, url: str, name: str = "") -> None:
+        """Take one image by its URL: an item that waits until it is fetched (hub/fetching.py). A URL that may not be fails.
+
+        Without a name it is called as its URL, without a user's name and password.
+        """
+        try:
+            if self.hub.fetcher is None:
+                raise FetchRefused("This server fetches no URLs; send the image itself.")
+            place = self.hub.fetcher.check(url)
+        except FetchRefused as error:
+            self._fail(name or name_of(url), error.code, error.message)
+        else:
+            n, fresh = self._next(), int(self.request.fresh)
+            row = FetchRow(self.head.id, n, place, fresh, self.hub.me, 0, now())
+            self._entries.append(Entry(n, name or name_of(url), fetch=row))
+        await self._flush_if_full()
 
     def refuse(self, name: str, kind: str, message: str) -> None:
         """Take an item that has failed already."""
-        self._entries.append(Entry(self._next(), name, failure=Failure(kind, message)))
+        self._fail(name, kind, message)
 
     async def finish(self) -> JobRow:
         """Send what is left, wait until all of it is durable; the job as it was written."""
@@ -103,6 +120,7 @@ class Submission:
         assert outcome is not None
         self.hub.open_jobs.discard(self.head.id)
         self.hub.metrics.submitted(self._n)
+        self.hub.to_fetch.set()
         return outcome.jobs[self.head.id]
 
     def abandon(self) -> None:
@@ -121,6 +139,13 @@ class Submission:
             hub.open_jobs.discard(job)
         for future in list(flying):
             future.add_done_callback(landed)
+
+    def _fail(self, name: str, kind: str, message: str) -> None:
+        self._entries.append(Entry(self._next(), name, failure=Failure(kind, message)))
+
+    async def _flush_if_full(self) -> None:
+        if len(self._entries) >= CHUNK_ITEMS or self._size >= CHUNK_BYTES:
+            await self._flush(last=False)
 
     def _next(self) -> int:
         n, self._n = self._n, self._n + 1

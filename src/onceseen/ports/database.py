@@ -9,7 +9,18 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from onceseen.domain.events import Event, NewEvent
-from onceseen.domain.job import Counts, FinishedItem, ImageFacts, ItemRow, JobRow, KeyRow, NewImage, PendingItem
+from onceseen.domain.fetch import FetchRow, Postponed
+from onceseen.domain.job import (
+    AssignedItem,
+    Counts,
+    FinishedItem,
+    ImageFacts,
+    ItemRow,
+    JobRow,
+    KeyRow,
+    NewImage,
+    PendingItem,
+)
 from onceseen.domain.machine import Verdict
 from onceseen.domain.model import ModelRow
 from onceseen.domain.task import AnsweredTask, Claimed, Fence, Head, NewTask, Settlement, TaskRow
@@ -78,6 +89,9 @@ class Items(Protocol):
 
     def insert(self, items: Sequence[ItemRow]) -> None:
         """Insert items of open jobs."""
+
+    def assign(self, items: Sequence[AssignedItem]) -> None:
+        """Give pending items that had none their image and their task."""
 
     def pending(self, tasks: Sequence[bytes], limit: int) -> list[PendingItem]:
         """At most `limit` items that wait for one of the tasks."""
@@ -149,6 +163,31 @@ class Keys(Protocol):
 
     def prune(self, before: int) -> None:
         """Delete keys older than a time."""
+
+
+class Fetches(Protocol):
+    """URLs of items that wait for their bytes; each row belongs to one server (RECORD.md 2.6)."""
+
+    def insert(self, rows: Sequence[FetchRow]) -> None:
+        """Insert the URLs of items that are inserted with them."""
+
+    def jobs(self, server: int | None, after: bytes, limit: int) -> list[bytes]:
+        """The next jobs after one, by id, that have URLs of this server (None: of any)."""
+
+    def due(self, server: int, job: bytes, now: int, limit: int) -> list[FetchRow]:
+        """URLs of a job whose time has come, those that wait longest first."""
+
+    def take(self, items: Sequence[tuple[bytes, int]], server: int) -> set[tuple[bytes, int]]:
+        """Delete the rows of items (job, n) that are this server's; those that were. Only who took a row may end its item."""
+
+    def postpone(self, rows: Sequence[Postponed]) -> None:
+        """Write tries that failed, where the rows are still this server's."""
+
+    def adopt(self, server: int, limit: int) -> int:
+        """Make rows of dead servers this one's; how many."""
+
+    def forget(self, job: bytes, first: int, limit: int) -> None:
+        """Delete the next rows of a job from n = first on: nobody wants these items any more."""
 
 
 class Images(Protocol):
@@ -294,6 +333,7 @@ class Reader(Protocol):
     jobs: Jobs
     files: Files
     keys: Keys
+    fetches: Fetches
     events: Events
     models: Models
     views: Views

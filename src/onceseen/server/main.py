@@ -52,9 +52,8 @@ def run(settings: Settings, *, workers_expected: bool = False) -> int:
     directory = wiring.open_directory(settings.data)
     try:
         with bind(settings) as door:
-            hub = wiring.build_hub(
-                directory, wiring.hub_settings(settings, tuple(dict.fromkeys(DIALECT_DEFAULTS.values())))
-            )
+            preload = tuple(dict.fromkeys(DIALECT_DEFAULTS.values()))
+            hub = wiring.build_hub(directory, wiring.hub_settings(settings, preload), wiring.fetcher(settings))
             address = wiring.own_address(settings.data)
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(_serve(hub, settings, door, address, directory.announce, workers_expected=workers_expected))

@@ -6,6 +6,7 @@ An unreadable image is a failed item, never an HTTP error; an error here means t
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from copy import copy
 from functools import lru_cache, partial
 from urllib.parse import parse_qs, unquote_to_bytes
 
@@ -22,7 +23,7 @@ from onceseen.hub.hub import Hub
 from onceseen.hub.intake import Intake
 from onceseen.hub.submission import Request, Submission
 from onceseen.hub.waiters import Ended
-from onceseen.server import archives, multipart
+from onceseen.server import archives, multipart, urls
 from onceseen.server.asgi import JSON, Receive, Scope, Send, header, send_bytes, send_problem
 from onceseen.server.items import item_view_out
 from onceseen.settings import Settings
@@ -60,6 +61,13 @@ class Asked:
         if values.get("frames", "first") != "first":
             raise InvalidRequest(f"`frames` = {values['frames']!r} is not built yet; only `first` is.")
 
+    def with_body(self, model: str | None, name: str | None) -> "Asked":
+        """The same with what a JSON body says, which goes before the query."""
+        found = copy(self)
+        found.model = model or self.model
+        found.name = self.name if name is None else clean_name(name, "")
+        return found
+
 
 asked_by = lru_cache(maxsize=256)(Asked)
 """A client that sends one image after another asks the same each time."""
@@ -79,10 +87,11 @@ class SubmitRoute:
         try:
             asked = asked_by(scope["query_string"], self._settings.max_wait)
             kind = header(scope, b"content-type").partition(";")[0].strip().lower()
-            priority = asked.priority
-            if priority < 0:
-                interactive = asked.wait > 0 and (kind.startswith("image/") or kind == "application/octet-stream")
-                priority = INTERACTIVE if interactive else ORDINARY
+            body, listed = _body(receive, self._settings.max_submission_bytes), None
+            if kind == "application/json":  # it says which model: nothing can begin before it is read
+                listed = await urls.read(body, self._settings.max_items)
+                asked = asked.with_body(listed.model, listed.name)
+            priority = _urgency(asked, kind, listed)
             key = _idempotency_key(scope)
             if key is None:
                 submission = Submission(self._hub, self._request(asked, priority))
@@ -92,13 +101,13 @@ class SubmitRoute:
                 submission = await idempotency.begin(self._hub, key, parameters, request)
             if asked.wait:
                 waiting = self._hub.waiters.expect(submission.head.id)
-            await self._fill(submission, scope, receive, kind, asked)
+            await (urls.receive(submission, listed) if listed else self._fill(submission, scope, body, kind, asked))
             if not submission.count:
                 raise InvalidRequest(
                     "Nothing was sent; send an image as the body, or files in the form field `images`."
                 )
             row = await submission.finish()
-            body = await self._answer(row, waiting, asked.wait, submission.running)
+            answer = await self._answer(row, waiting, asked.wait, submission.running)
         except OnceseenError as error:
             _abandon(submission)
             await send_problem(send, error)
@@ -113,7 +122,7 @@ class SubmitRoute:
             raise
         else:
             location = f"/v1/jobs/{text_of(row.id)}".encode()
-            await send_bytes(send, 201, body, [JSON, (b"location", location)])
+            await send_bytes(send, 201, answer, [JSON, (b"location", location)])
         finally:
             if waiting is not None and submission is not None:
                 self._hub.waiters.forget(submission.head.id, waiting)
@@ -121,21 +130,20 @@ class SubmitRoute:
     def _request(self, asked: Asked, priority: int) -> Request:
         return Request(self._hub.catalog.resolve(asked.model), asked.name, priority, "http", "local", asked.fresh)
 
-    async def _fill(self, submission: Intake, scope: Scope, receive: Receive, kind: str, asked: Asked) -> None:
-        body = _body(receive, self._settings.max_submission_bytes)
+    async def _fill(
+        self, submission: Intake, scope: Scope, body: AsyncIterator[bytes], kind: str, asked: Asked
+    ) -> None:
         if kind == "multipart/form-data":
             await multipart.receive_images(submission, body, header(scope, b"content-type"), self._settings)
         elif kind in ARCHIVES:
             await archives.receive_images(submission, body, kind, self._settings)
-        elif kind == "application/json":
-            raise InvalidRequest("Lists of URLs are not built yet; send the images themselves.")
         elif kind.startswith("image/") or kind in ("application/octet-stream", "application/x-hdf5", ""):
             name = asked.filename or _disposition(header(scope, b"content-disposition"))
             await self._receive_one(submission, body, scope, clean_name(name))
         else:
             raise InvalidRequest(
                 f"Content-Type {kind!r} is not one of image/*, application/octet-stream, multipart/form-data, "
-                "application/zip, application/x-tar."
+                "application/json, application/zip, application/x-tar."
             )
 
     async def _receive_one(self, submission: Intake, body: AsyncIterator[bytes], scope: Scope, name: str) -> None:
@@ -244,6 +252,14 @@ def _priority(text: str | None) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 5 and INTERACTIVE <= int(text) <= BACKGROUND):
         raise InvalidRequest(f"`priority` = {text[:50]!r}: give 0 (interactive) to 9 (background).")
     return int(text)
+
+
+def _urgency(asked: Asked, kind: str, listed: urls.UrlList | None) -> int:
+    """The priority that was asked for; else one image that somebody waits for goes first."""
+    if asked.priority >= 0:
+        return asked.priority
+    is_one = len(listed.urls) == 1 if listed else kind.startswith("image/") or kind == "application/octet-stream"
+    return INTERACTIVE if asked.wait > 0 and is_one else ORDINARY
 
 
 def _disposition(text: str) -> str:

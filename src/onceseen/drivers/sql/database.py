@@ -11,6 +11,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
+from onceseen.drivers.sql.fetches import SqlFetches
 from onceseen.drivers.sql.images import SqlFiles, SqlImages
 from onceseen.drivers.sql.jobs import SqlItems, SqlJobs
 from onceseen.drivers.sql.keys import SqlKeys
@@ -46,6 +47,7 @@ class SqlTransaction:
         self.servers: ports.Servers = SqlServers(cursor)
         self.files: ports.Files = SqlFiles(cursor)
         self.keys: ports.Keys = SqlKeys(cursor)
+        self.fetches: ports.Fetches = SqlFetches(cursor)
         self.views: ports.Views = SqlViews(connection)
 
 

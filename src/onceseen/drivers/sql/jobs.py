@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 
-from onceseen.domain.job import Counts, FinishedItem, ItemRow, JobRow, PendingItem
+from onceseen.domain.job import AssignedItem, Counts, FinishedItem, ItemRow, JobRow, PendingItem
 from onceseen.drivers.sql.cursor import Statements
 
 JOB = ", ".join(JobRow._fields)
@@ -92,6 +92,10 @@ class SqlItems(Statements):
 
     def insert(self, items: Sequence[ItemRow]) -> None:
         self._values(f"INSERT INTO item ({ITEM}) VALUES :values", items)
+
+    def assign(self, items: Sequence[AssignedItem]) -> None:
+        sql = "UPDATE item SET digest = ?, task = ?, reused = ? WHERE job = ? AND n = ? AND state = 0 AND task IS NULL"
+        self._cursor.executemany(sql, items)
 
     def pending(self, tasks: Sequence[bytes], limit: int) -> list[PendingItem]:
         sql = f"SELECT {PENDING} FROM item WHERE state = 0 AND task IN (:list) LIMIT ?"

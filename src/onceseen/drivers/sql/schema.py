@@ -228,6 +228,22 @@ idempotency_key = Table(
 )
 Index("idempotency_key_age", idempotency_key.c.created_at)  # sweep after a day
 
+fetch = Table(
+    "fetch",
+    metadata,
+    Column("job", ID, nullable=False),
+    Column("n", BigInteger, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("fresh", SmallInteger, nullable=False),
+    Column("server", Integer, nullable=False),
+    Column("tries", SmallInteger, nullable=False),
+    Column("next_at", TIME, nullable=False),
+    PrimaryKeyConstraint("job", "n"),
+    sqlite_with_rowid=False,
+)
+# which jobs wait for fetches, and which of their URLs is the next
+Index("fetch_due", fetch.c.server, fetch.c.job, fetch.c.next_at, fetch.c.n)
+
 file = Table(
     "file",
     metadata,
