@@ -4,6 +4,7 @@ import io
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from PIL import Image
@@ -176,7 +177,7 @@ def test_a_picture_whose_prediction_failed_is_predicted_again_when_it_comes_agai
 def test_a_picture_whose_worker_was_killed_is_predicted_again(models):
     with RunningServer(settings={"ONCESEEN_MAX_DEATHS": "1"}) as server:
         server.add_model(models / "slow")
-        data = slow(55, 1)
+        data = slow(30, 1)
 
         def kill() -> bool:
             state = server.get(f"/match/{digest}")["matches"][0]
@@ -223,6 +224,117 @@ def test_the_same_bytes_at_once_are_predicted_once(server):
         (digest,) = set(pool.map(one, range(8)))
     assert len({item["task"] for item in answered(server, digest, 8)}) == 1
     assert server.inferred("colours:1") == before + 1
+
+
+# -- pictures at URLs ---------------------------------------------------------------------------------------------------------
+
+GOOD = flat((12, 13, 190), (10, 6))
+
+
+class Site(BaseHTTPRequestHandler):
+    """A few pictures, and what is none."""
+
+    def do_GET(self):
+        found = {
+            "/good.png": GOOD,
+            "/copy.bmp": of(Image.open(io.BytesIO(GOOD)), "BMP"),
+            "/page": b"<html>",
+            "/none": b"",
+        }
+        place = self.path.partition("?")[0]
+        if place == "/moved":
+            self.send_response(302)
+            self.send_header("location", "/good.png")
+        elif place == "/away":
+            self.send_response(302)
+            self.send_header("location", "http://10.0.0.1/good.png")
+        else:
+            self.send_response(200 if place in found else 404)
+            self.send_header("content-length", str(len(found.get(place, b""))))
+        self.end_headers()
+        self.wfile.write(found.get(place, b""))
+
+    def log_message(self, *_):
+        """Nothing on stderr."""
+
+
+@pytest.fixture(scope="module")
+def site():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Site) as running:
+        thread = threading.Thread(target=running.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def fetching(models):
+    with RunningServer(workers=1, settings={"ONCESEEN_FETCH_ALLOW": "127.0.0.1"}) as running:
+        running.add_model(models / "colours")
+        assert running.http.put("/v1/models/defaults/scan", params={"model": "colours"}).status_code == 200
+        yield running
+        running.stop()
+
+
+def test_a_picture_at_a_url_is_known_by_the_url_and_the_same_hash(fetching, site):
+    posted = scan(fetching, "posted.png", GOOD)
+    for place in ("/good.png", "/copy.bmp", "/moved", "/good.png?size=1"):
+        answer = fetching.http.post("/scan/url", json={"url": site + place, "more": 1})
+        assert answer.status_code == 200, answer.text
+        assert answer.json() == {"hash": posted, "filename": site + place}
+    names = fetching.get(f"/match/{posted}")["matched_names"]
+    assert names == sorted(
+        ["posted.png", *(site + place for place in ("/good.png", "/copy.bmp", "/moved", "/good.png?size=1"))]
+    )
+    assert {item["label"] for item in answered(fetching, posted, 5)} == {"blue"}
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda n: fetching.http.post("/scan/url", json={"url": f"{site}/good.png?{n}"}), range(24))
+    assert {each.json()["hash"] for each in found} == {posted}
+
+
+@pytest.mark.parametrize(
+    ("place", "code"),
+    [
+        ("/nothing", "fetch-failed"),
+        ("/page", "unreadable-image"),
+        ("/away", "fetch-refused"),
+        ("http://192.168.0.1/x.png", "fetch-refused"),
+        ("http://2130706433:1/x.png", "fetch-refused"),
+        ("file:///etc/passwd", "fetch-refused"),
+        ("nonsense", "fetch-refused"),
+    ],
+)
+def test_a_url_that_gives_no_picture_is_a_failed_item_and_a_problem(fetching, site, place, code):
+    url = site + place if place.startswith("/") else place
+    answer = fetching.http.post("/scan/url", json={"url": url})
+    if (
+        place == "http://2130706433:1/x.png"
+    ):  # another way to write 127.0.0.1, which is allowed here; nobody listens there
+        code = answer.json()["code"]
+        assert code in ("fetch-refused", "fetch-failed")
+    said = problem(answer, 422, code)
+    item = eventually(lambda: (found := fetching.get(answer.headers["location"]))["finished_at"] and found)
+    assert (item["name"], item["state"], item["error"]["kind"]) == (url, "failed", code)
+    assert item["error"]["message"].rstrip(".") in said
+
+
+def test_this_server_is_not_fetched_from_unless_it_is_allowed(server):
+    answer = server.http.post("/scan/url", json={"url": f"{server.url}/static/icon.svg"})
+    assert "fetch_allow" in problem(answer, 422, "fetch-refused")
+    answer = server.http.post("/scan/url", json={"url": "http://me:secret@127.0.0.1/x.png"})
+    problem(answer, 422, "fetch-refused")
+    assert "secret" not in answer.text
+    assert server.get(answer.headers["location"])["name"] == "http://127.0.0.1/x.png"
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[]", b"{}", b'{"url": 7}', b'{"url": null}', b"\xff", b"[" * 9000, bytes(100_001)]
+)
+def test_a_body_that_names_no_url_is_a_problem(server, body):
+    answer = server.http.post("/scan/url", content=body)
+    assert answer.status_code in (400, 413)
+    problem(answer, answer.status_code, "too-large" if answer.status_code == 413 else "invalid-request")
 
 
 # -- models, limits, and what is no scan ---------------------------------------------------------------------------------------

@@ -2,11 +2,13 @@
 
 import asyncio
 import hashlib
+from functools import cache
 from typing import NamedTuple
 
+from onceseen.domain.fetch import name_of
 from onceseen.domain.job import JobRow
 from onceseen.domain.task import TaskState, task_key
-from onceseen.errors import ImageError, TooBusy
+from onceseen.errors import FetchRefused, ImageError, TooBusy
 from onceseen.flow.work import Entry
 from onceseen.hub import looks
 from onceseen.hub.state import HubState
@@ -51,9 +53,40 @@ async def take(hub: HubState, request: Request, name: str, data: bytes, patience
     return Taken(await _submit(_LookedAt(hub, request, pixels, asked), name, data), pixels)
 
 
-async def _submit(submission: Submission, name: str, data: bytes) -> JobRow:
+async def take_url(hub: HubState, request: Request, url: str, patience: float) -> Taken:
+    """The same for a picture at a URL, which is its name; one that cannot be fetched becomes a failed item too.
+
+    It is fetched while its sender waits, and once: nothing is promised before the answer.
+
+    Raises:
+        TooBusy, StorageFull, DatabaseAway: as `take`.
+    """
+    name = name_of(url)
     try:
-        await submission.add(name, data)
+        if hub.fetcher is None:
+            raise FetchRefused("This server fetches no URLs; send the picture itself.")
+        async with _slots(hub.settings.fetch_connections):
+            data = await hub.fetcher.fetch(hub.fetcher.check(url))
+    except ImageError as error:
+        submission = Submission(hub, request)
+        submission.refuse(name, error.code, error.message)
+        return Taken(await _finished(submission), b"", error)
+    return await take(hub, request, name, data, patience)
+
+
+@cache
+def _slots(count: int) -> asyncio.Semaphore:
+    """How many URLs are fetched at once for senders that wait, besides those of jobs."""
+    return asyncio.Semaphore(count)
+
+
+async def _submit(submission: Submission, name: str, data: bytes) -> JobRow:
+    await submission.add(name, data)
+    return await _finished(submission)
+
+
+async def _finished(submission: Submission) -> JobRow:
+    try:
         return await submission.finish()
     except BaseException:
         submission.abandon()

@@ -22,6 +22,7 @@ from onceseen.wire.http import (
     Page,
     ScanOut,
     StatsOut,
+    UrlIn,
     WorkerOut,
 )
 
@@ -220,6 +221,7 @@ COUNTS = "How far a job has come; it is `failed` if any item has failed and noth
 ANSWER = "One image of a job with its answer: the label, all scores worth telling, and the times of its way."
 SCANNED = """The raw bytes of a picture, of any content type. The answer comes when a worker has decoded it and it is on the
 disk, with `Location` of its item; its prediction comes later. One that cannot be decoded is a failed item, and a problem here."""
+A_URL = {"schema": {"$ref": "#/components/schemas/UrlIn"}, "example": {"url": "https://example.org/good.png"}}
 WRONG, GONE, NO_MODEL = "invalid-request", "not-found", "unknown-model"
 
 OPERATIONS: Mapping[str, Operation] = {
@@ -338,6 +340,16 @@ OPERATIONS: Mapping[str, Operation] = {
         problems=(WRONG, NO_MODEL, "unreadable-image", "too-many-pixels", "too-large", "too-busy", "storage-full"),
         body={"required": True, "content": {"*/*": BYTES}},
         text=SCANNED,
+    ),
+    "POST /scan/url": Operation(
+        "scan",
+        "Scan a picture at a URL",
+        f"""curl -d '{{"url": "https://example.org/good.png"}}' '{BASE}/scan/url'""",
+        ScanOut,
+        examples.SCAN,
+        problems=(WRONG, NO_MODEL, "unreadable-image", "fetch-refused", "fetch-failed", "too-large", "too-busy"),
+        body={"required": True, "content": {"application/json": A_URL}},
+        body_type=UrlIn,
     ),
     "GET /match/{digest}": get("scan", "Find a picture", f"/match/{examples.DIGEST}", MatchOut, examples.MATCH, WRONG),
     "GET /v1/events": get(

@@ -4,9 +4,11 @@
 `GET /match/HASH` tells it.
 """
 
+import msgspec
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from onceseen.domain.fetch import name_of
 from onceseen.domain.ids import text_of
 from onceseen.domain.names import clean_name
 from onceseen.domain.views import ItemFilter, ItemView
@@ -18,22 +20,34 @@ from onceseen.server import bodies
 from onceseen.server.asgi import PROBLEM, problem
 from onceseen.server.common import TheHub, TheSettings, json
 from onceseen.server.items import item_view_out
-from onceseen.settings import Settings
-from onceseen.wire.http import MatchOut, ScanOut, encode
+from onceseen.wire.http import MatchOut, ScanOut, UrlIn, encode
 
 router = APIRouter()
 
 DIALECT = "scan"
 NAMES = 10_000
 MATCHES = 100
+MAX_JSON = 100_000
 
 
 @router.post("/scan/image/{name:path}")
 async def scan_image(hub: TheHub, settings: TheSettings, request: Request, name: str, model: str = "") -> Response:
     """Take a picture under a name: the hash of its pixels."""
     asked = _asked(hub, model)
-    data = await bodies.whole(request, settings.max_image_bytes, "picture")
-    return await _scan(hub, settings, asked, clean_name(name), data)
+    data, name = await bodies.whole(request, settings.max_image_bytes, "picture"), clean_name(name)
+    return _told(await pixels.take(hub, asked, name, data, settings.max_wait), name)
+
+
+@router.post("/scan/url")
+async def scan_url(hub: TheHub, settings: TheSettings, request: Request, model: str = "") -> Response:
+    """Fetch a picture and take it; its name is the URL."""
+    asked = _asked(hub, model)
+    body = await bodies.whole(request, MAX_JSON, "JSON object")
+    try:
+        url = msgspec.json.decode(body, type=UrlIn).url
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidRequest(f'The body is not of the form {{"url": "https://..."}}: {error}.') from error
+    return _told(await pixels.take_url(hub, asked, url, settings.max_wait), name_of(url))
 
 
 @router.get("/match/{digest}")
@@ -53,18 +67,14 @@ def _asked(hub: Hub, model: str) -> Submitted:
     return Submitted(hub.catalog.resolve(model or None, DIALECT), source=DIALECT)
 
 
-async def _scan(hub: Hub, settings: Settings, asked: Submitted, name: str, data: bytes) -> Response:
-    taken = await pixels.take(hub, asked, name, data, settings.max_wait)
+def _told(taken: pixels.Taken, name: str) -> Response:
     job = text_of(taken.job.id)
-    if taken.refused is not None:
-        refused = type(taken.refused)(
-            f"{taken.refused.message}. It stands in the record as a failed item of job {job}."
-        )
-        place = {"location": f"/v1/jobs/{job}/items/0"}
-        return Response(encode(problem(refused)), refused.status, place, PROBLEM)
-    answer = json(ScanOut(taken.pixels.hex(), name))
-    answer.headers["location"] = f"/v1/jobs/{job}/items/0"
-    return answer
+    place = {"location": f"/v1/jobs/{job}/items/0"}
+    if taken.refused is None:
+        return json(ScanOut(taken.pixels.hex(), name), headers=place)
+    message = taken.refused.message.rstrip(".")
+    refused = type(taken.refused)(f"{message}. It stands in the record as a failed item of job {job}.")
+    return Response(encode(problem(refused)), refused.status, place, PROBLEM)
 
 
 def _hash(text: str) -> bytes:

@@ -128,6 +128,12 @@ class ImageOut(msgspec.Struct):
     created_at: datetime | None
 
 
+class UrlIn(msgspec.Struct):
+    """Where a picture is to be fetched."""
+
+    url: str
+
+
 class ScanOut(msgspec.Struct):
     """A picture that was taken: the hash of its mode, size and pixels, and the name under which it is known."""
 
