@@ -2,7 +2,7 @@
 
 import asyncio
 
-from onceseen.errors import TooBusy, TooLarge, TooManyPixels, UnreadableImage, UnsupportedFormat
+from onceseen.errors import TooBusy, UnreadableImage, image_error
 from onceseen.hub.links import WorkerLink
 from onceseen.hub.state import HubState
 from onceseen.hub.units import Looking
@@ -11,7 +11,6 @@ from onceseen.wire import link as wire
 TRIES = 3
 WAIT_SECONDS = 60.0
 LOOK_MS = 5.0  # what one is taken to cost, to spread them over the workers
-REFUSALS = (UnreadableImage, TooManyPixels, TooLarge, UnsupportedFormat)
 
 
 async def look(
@@ -34,7 +33,7 @@ async def look(
     except TimeoutError as error:
         raise TooBusy("No worker answered about the image within a minute; try again.") from error
     if looked.error_kind:
-        raise next((kind for kind in REFUSALS if kind.code == looked.error_kind), UnreadableImage)(looked.error)
+        raise image_error(looked.error_kind, looked.error)
     return looked, thumbnail_bytes
 
 

@@ -285,6 +285,8 @@ OPERATIONS: Mapping[str, Operation] = {
         WRONG,
         GONE,
         "unreadable-image",
+        "too-many-pixels",
+        "unsupported-format",
         "too-busy",
     ),
     "GET /v1/images/{digest}/predictions": get(
