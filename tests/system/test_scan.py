@@ -88,15 +88,15 @@ def test_a_copy_in_another_file_is_not_predicted_again(server):
     digest = scan(server, "first.png", of(image))
     first = answered(server, digest)[0]
     before = server.inferred("colours:1")
-    for name, data in (("copy.bmp", of(image, "BMP")), ("same.png", of(image)), ("copy.tif", of(image, "TIFF"))):
+    files = {"copy.bmp": of(image, "BMP"), "same.png": of(image), "copy.tif": of(image, "TIFF")}
+    for name, data in files.items():
         assert scan(server, name, data) == digest
     for item in answered(server, digest, 4)[:3]:
         assert item["reused"]
         assert (item["label"], item["score"], item["task"]) == (first["label"], first["score"], first["task"])
     assert server.inferred("colours:1") == before
-    for item in answered(server, digest, 4):  # each keeps its own bytes
-        data = server.http.get(f"/v1/images/{item['digest']}/content").content
-        assert sha256(data).hexdigest() == item["digest"]
+    for item in answered(server, digest, 4)[:3]:  # each keeps its own bytes
+        assert server.http.get(f"/v1/images/{item['digest']}/content").content == files[item["name"]]
 
 
 def test_size_and_mode_are_part_of_the_hash(server):
@@ -171,7 +171,9 @@ def test_a_picture_whose_prediction_failed_is_predicted_again_when_it_comes_agai
     assert again["attempt"] > attempts
     copy = of(Image.open(io.BytesIO(data)), "BMP")
     assert scan(server, "copy.bmp", copy, model="fussy") == digest
-    assert answered(server, digest, 3)[0]["digest"] == sha256(copy).hexdigest()
+    third = answered(server, digest, 3)[0]
+    assert third["digest"] == sha256(copy).hexdigest()
+    assert third["task"] != first["task"]  # a failure is not shared: its picture may be deleted before its next turn
 
 
 def test_a_picture_whose_worker_was_killed_is_predicted_again(models):
