@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from hashlib import sha256
 from html.parser import HTMLParser
 
 import pytest
@@ -184,6 +185,13 @@ def test_nothing_chosen_and_broken_forms_are_answered_with_a_sentence(server, pa
     assert len([given for given in shown.all("p") if given.get("role") == "alert"]) == 1
     assert words in problem(post(server, body, kind, path, accept="application/json"), status, "invalid-request")
     assert server.get("/v1/jobs", limit=1)["items"] == before
+
+
+def test_a_form_that_breaks_off_leaves_nothing(server):
+    pictures = [picture(62_000 + n) for n in range(600)]
+    body = form(*((f'name="photo"; filename="{n}"', data) for n, data in enumerate(pictures)), end=False)
+    assert post(server, body, FORM, "/predict").status_code == 400
+    eventually(lambda: server.http.get(f"/v1/images/{sha256(pictures[0]).hexdigest()}").status_code == 404)
 
 
 @pytest.mark.parametrize("name", ["nothing", "01a1ff0a-42e6-7000-abb9-a90674369b1e", "..%2f..%2fx", "%00", "ü"])

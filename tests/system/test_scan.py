@@ -363,9 +363,10 @@ def test_limits_and_a_default_that_nobody_chose_are_problems():
         assert "4,000" in problem(server.http.post("/scan/image/x", content=chunks), 413, "too-large")
         problem(post(server, flat((0, 0, 0), (100, 51)), "image/png", "/scan/image/x"), 422, "too-many-pixels")
         problem(post(server, b"", "image/png", "/scan/image/x"), 400, "invalid-request")
-        assert (
-            raw(server, b"POST /scan/image/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhal", 0.2) == b""
-        )
+        head = b"POST /scan/image/x HTTP/1.1\r\nHost: localhost\r\n"
+        endless = head + b"Transfer-Encoding: chunked\r\n\r\n1388\r\n" + bytes(5000) + b"\r\n"
+        assert b"413" in raw(server, endless, 1.0).partition(b"\r\n")[0]  # it does not wait for an end
+        assert raw(server, head + b"Content-Length: 9\r\n\r\nhal", 0.2) == b""
         total = len(server.get("/v1/predictions")["items"])
         assert total == 1  # the one with too many pixels
         server.stop()

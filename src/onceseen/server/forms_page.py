@@ -129,7 +129,7 @@ def _card(item: ItemOut) -> str:
     picture = f'<div class="shown none">{"no picture" if item.finished_at else "not looked at yet"}</div>'
     if (
         item.digest and item.state == "succeeded"
-    ):  # one that waits has no thumbnail, and would hold up the page's refresh
+    ):  # a thumbnail that waits for a worker would hold up the page's refresh
         source = f"/v1/images/{item.digest}"
         picture = (
             f'<div class="shown"><a href="{source}/content">'
