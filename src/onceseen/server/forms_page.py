@@ -127,9 +127,8 @@ def _said(job: JobOut, workers: int) -> str:
 def _card(item: ItemOut) -> str:
     name = escape(item.name)
     picture = f'<div class="shown none">{"no picture" if item.finished_at else "not looked at yet"}</div>'
-    if (
-        item.digest and item.state == "succeeded"
-    ):  # a thumbnail that waits for a worker would hold up the page's refresh
+    # One that waits has no thumbnail yet: asking for it would hold up the page, and with it the refresh.
+    if item.digest and item.state == "succeeded":
         source = f"/v1/images/{item.digest}"
         picture = (
             f'<div class="shown"><a href="{source}/content">'
