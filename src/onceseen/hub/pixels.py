@@ -15,6 +15,8 @@ from onceseen.hub.state import HubState
 from onceseen.hub.submission import PARAMS, Request, Submission
 from onceseen.inference.registry import Model
 
+LOOKS = 16
+"""Pictures that workers hold for a look at once; the others wait here, where their bytes are counted."""
 COPIES = 20
 """Copies of a picture that are asked for an answer."""
 
@@ -37,17 +39,10 @@ async def take(hub: HubState, request: Request, name: str, data: bytes, patience
         StorageFull, DatabaseAway: the record cannot take it.
     """
     try:
-        async with asyncio.timeout(patience):
-            looked, _ = await looks.look(hub, data, pixel_digest=True)
-    except TimeoutError as error:
-        raise TooBusy(
-            f"No worker has looked at {name[:100]!r} within {patience:g} s, so it was not kept; start workers with "
-            "`onceseen worker`, and send it again."
-        ) from error
+        pixels = await _pixels(hub, name, data, patience)
     except ImageError as error:
         return Taken(await _submit(Submission(hub, request), name, data), b"", error)
-    pixels, own = looked.pixel_digest, hashlib.sha256(data).digest()
-    asked = own
+    asked = own = hashlib.sha256(data).digest()
     if request.model.manifest.cache and not request.fresh:
         asked = await hub.read(lambda: _answered(hub, request.model, own, pixels))
     return Taken(await _submit(_LookedAt(hub, request, pixels, asked), name, data), pixels)
@@ -65,7 +60,7 @@ async def take_url(hub: HubState, request: Request, url: str, patience: float) -
     try:
         if hub.fetcher is None:
             raise FetchRefused("This server fetches no URLs; send the picture itself.")
-        async with _slots(hub.settings.fetch_connections):
+        async with _slots("fetch", hub.settings.fetch_connections):
             data = await hub.fetcher.fetch(hub.fetcher.check(url))
     except ImageError as error:
         submission = Submission(hub, request)
@@ -75,9 +70,27 @@ async def take_url(hub: HubState, request: Request, url: str, patience: float) -
 
 
 @cache
-def _slots(count: int) -> asyncio.Semaphore:
-    """How many URLs are fetched at once for senders that wait, besides those of jobs."""
+def _slots(_of: str, count: int) -> asyncio.Semaphore:
+    """How many pictures are looked at, or fetched, at once for senders that wait; the server has one event loop."""
     return asyncio.Semaphore(count)
+
+
+async def _pixels(hub: HubState, name: str, data: bytes, patience: float) -> bytes:
+    """The digest of a picture's pixels, by a worker. While it waits, its bytes count like those that wait for the disk."""
+    if hub.pending_bytes + len(data) > hub.settings.max_pending_bytes:
+        raise TooBusy(f"{hub.pending_bytes >> 20} MB of pictures wait already; try again in a moment.")
+    hub.pending_bytes += len(data)
+    try:
+        async with asyncio.timeout(patience), _slots("look", LOOKS):
+            looked, _ = await looks.look(hub, data, pixel_digest=True)
+            return looked.pixel_digest
+    except TimeoutError as error:
+        raise TooBusy(
+            f"No worker has looked at {name[:100]!r} within {patience:g} s, so it was not kept; start workers with "
+            "`onceseen worker`, and send it again."
+        ) from error
+    finally:
+        hub.pending_bytes -= len(data)
 
 
 async def _submit(submission: Submission, name: str, data: bytes) -> JobRow:
