@@ -2,7 +2,7 @@
 
     OnceseenError
     ├── ImageError           one image cannot be answered; its item fails, nothing else does
-    │   ├── UnreadableImage  TooManyPixels  TooLarge  UnsupportedFormat
+    │   ├── UnreadableImage  TooManyPixels  TooLarge  TooCostly  UnsupportedFormat
     │   ├── BlobDamaged  BlobMissing
     │   ├── FetchRefused  FetchFailed
     │   └── ModelFailed  WorkerDied
@@ -10,7 +10,8 @@
     │   ├── InvalidRequest  NotFound  UnknownModel  ModelExists  InvalidManifest  ModelInUse
     │   ├── Unauthorised  Forbidden
     │   ├── KeyInFlight  KeyReused
-    │   └── TooBusy  PayloadTooLarge
+    │   ├── TooBusy  PayloadTooLarge
+    │   └── TooSlow  HeadTooLarge  UrlTooLong
     ├── SettingsError        the program refuses to start: DirectoryInUse, NewerData
     ├── StoreError           the record is away or full: StorageFull, DatabaseAway
     └── ClientError          what a client sees beside the server's own errors: ServerUnreachable, ServerError, NotFinished
@@ -57,6 +58,12 @@ class TooLarge(ImageError):
     """The image has more bytes than the limit; compress it or raise `max_image_bytes`."""
 
     code = "too-large"
+
+
+class TooCostly(ImageError):
+    """Decoding the image takes more time than allowed; save it anew, or raise `decode_seconds`."""
+
+    code = "too-costly"
 
 
 class UnsupportedFormat(ImageError):
@@ -189,6 +196,27 @@ class TooBusy(RequestError):
     code = "too-busy"
     status = 429
     retry_after = 1
+
+
+class TooSlow(RequestError):
+    """The request came too slowly; send it again, or raise `read_timeout`."""
+
+    code = "too-slow"
+    status = 408
+
+
+class HeadTooLarge(RequestError):
+    """The headers of the request are larger than 64 kB; send fewer and shorter ones."""
+
+    code = "head-too-large"
+    status = 431
+
+
+class UrlTooLong(RequestError):
+    """The address of the request is longer than 16 kB; ask for less at a time."""
+
+    code = "url-too-long"
+    status = 414
 
 
 class SettingsError(OnceseenError):

@@ -65,6 +65,15 @@ class Settings(BaseModel):
     signal: str = _setting(DRIVERS, "", "URL of the signal; empty: inside the server")
     max_pixels: int = _setting(LIMITS, 100_000_000, "pixels of one image", gt=0)
     max_image_bytes: int = _setting(LIMITS, 256_000_000, "bytes of one image", gt=0)
+    decode_seconds: float = _setting(
+        LIMITS, 10.0, "processor time that decoding one image may take, in seconds; 0: any", ge=0
+    )
+    worker_memory: int = _setting(
+        LIMITS,
+        0,
+        "bytes that a worker may take beyond its models; 0: 10 for each of `max_pixels` and 3 for each of `max_image_bytes`",
+        ge=0,
+    )
     max_items: int = _setting(LIMITS, 1_000_000, "items of one submission", gt=0)
     max_submission_bytes: int = _setting(LIMITS, 16_000_000_000, "bytes of one submission", gt=0)
     archive_ratio: float = _setting(LIMITS, 200.0, "how many times larger an archive may unpack", gt=1)
@@ -73,6 +82,9 @@ class Settings(BaseModel):
     fetch_redirects: int = _setting(LIMITS, 5, "redirects of one URL", ge=0)
     fetch_tries: int = _setting(LIMITS, 4, "tries of one URL that does not answer, before its item fails", ge=1)
     fetch_connections: int = _setting(LIMITS, 16, "URLs that are fetched at once", ge=1, le=1000)
+    read_timeout: float = _setting(
+        LIMITS, 10.0, "seconds in which the head of a request, or the next 1,000 bytes of its body, must come", gt=0
+    )
     lease_seconds: float = _setting(LIMITS, 5.0, "seconds of silence after which a worker counts as frozen", ge=1)
     max_deaths: int = _setting(LIMITS, 3, "workers that one image may kill before it is a dead letter", ge=1)
 
@@ -256,7 +268,7 @@ def _read_file(config: Path | None) -> tuple[Path, dict[str, Any]]:
         raise SettingsError(
             f"The settings file {file} does not exist; `onceseen config init {file}` writes one."
         ) from error
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError
         raise SettingsError(f"The settings file {file} cannot be read: {error}") from error
     unknown = sorted(set(table) - set(Settings.model_fields))
     if unknown:

@@ -70,7 +70,8 @@ def test_no_machine_path_stands_in_the_project():
     assert not found
 
 
-def test_every_recorded_test_of_the_reliability_page_exists():
-    text = (ROOT / "docs" / "reliability.md").read_text()
+@pytest.mark.parametrize("page", ["reliability.md", "security.md"])
+def test_every_recorded_test_of_a_page_exists(page):
+    text = (ROOT / "docs" / page).read_text()
     missing = [name for name in re.findall(r"`(tests/[^`]+)`", text) if not (ROOT / name).exists()]
     assert not missing

@@ -18,6 +18,7 @@ OTHER = {
     "data": "elsewhere", "host": "localhost", "port": 81, "workers": 7, "samples": False, "quiet": True, "api_key": "k3y",
     "allowed_hosts": ["a.example"], "max_pixels": 5, "max_image_bytes": 6, "max_items": 7, "max_submission_bytes": 8,
     "archive_ratio": 9.5, "max_wait": 1.5, "lease_seconds": 2.5, "max_deaths": 4,
+    "read_timeout": 3.5, "decode_seconds": 4.5, "worker_memory": 9,
 }  # fmt: skip
 NOT_BUILT = {"database", "blobs", "signal"}
 

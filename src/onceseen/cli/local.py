@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from onceseen import wiring
+from onceseen.cli.options import worker_options
 from onceseen.cli.order import Order
 from onceseen.cli.output import Printer, progress
 from onceseen.errors import InvalidRequest
@@ -111,7 +112,7 @@ class _workers:  # noqa: N801  (a context manager, used like a function)
     """Worker processes for the time of a block."""
 
     def __init__(self, address: str, n: int, settings: Settings) -> None:
-        options = ["--quiet", "--max-pixels", str(settings.max_pixels), "--max-bytes", str(settings.max_image_bytes)]
+        options = ["--quiet", *worker_options(settings)]
         self._supervisor = Supervisor(address, lambda: wiring.connect(address), max(1, n), worker_options=options)
         self._thread = threading.Thread(target=self._supervisor.run)
 

@@ -8,6 +8,7 @@ import typer
 from onceseen.cli.complete import job_states, model_names
 from onceseen.cli.output import Form
 from onceseen.errors import InvalidRequest
+from onceseen.settings import Settings
 
 Paths = Annotated[list[str], typer.Argument(help="Files, folders, globs.", show_default=False)]
 Model = Annotated[
@@ -58,3 +59,14 @@ def pair(text: str) -> tuple[str, str]:
 def query_text(words: list[str] | None) -> str:
     """A search as it was typed; values with spaces keep their own quotes: 'label:"Egyptian cat"'."""
     return " ".join(words or ())
+
+
+def worker_options(settings: Settings) -> list[str]:
+    """The command line of a worker process that keeps these settings' limits."""
+    named = {
+        "--max-pixels": settings.max_pixels,
+        "--max-bytes": settings.max_image_bytes,
+        "--memory": settings.worker_memory,
+        "--decode-seconds": settings.decode_seconds,
+    }
+    return [text for flag, value in named.items() for text in (flag, str(value))]

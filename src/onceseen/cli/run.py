@@ -9,7 +9,7 @@ import typer
 
 from onceseen import wiring
 from onceseen.cli.flags import ConfigFlag, with_settings
-from onceseen.cli.options import Data
+from onceseen.cli.options import Data, worker_options
 from onceseen.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -108,13 +108,12 @@ def supervise(settings: Settings) -> int:
     settings = settings.model_copy(update={"data": settings.data.resolve()})
     address = wiring.own_address(settings.data)
     command = [sys.executable, "-m", "onceseen.server.main"]
-    options = ["--max-pixels", str(settings.max_pixels), "--max-bytes", str(settings.max_image_bytes)]
     supervisor = Supervisor(
         address,
         lambda: wiring.connect(address),
         settings.workers,
         server=(command, settings.model_dump_json().encode()),
-        worker_options=[*options, *(["--quiet"] if settings.quiet else [])],
+        worker_options=[*worker_options(settings), *(["--quiet"] if settings.quiet else [])],
     )
     _end_on_signals(supervisor)
     return supervisor.run()

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from onceseen.errors import ImageError, TooManyPixels, UnreadableImage
+from onceseen.inference import large
+from onceseen.inference.effort import check_scans, limited
 from onceseen.inference.sniff import not_an_image
 
 if TYPE_CHECKING:
@@ -59,11 +61,13 @@ def decode(data: bytes | memoryview, max_pixels: int = DEFAULT_MAX_PIXELS) -> De
         UnreadableImage: everything else that is wrong with the bytes.
     """
     try:
-        if data[:2] == b"\xff\xd8":
-            decoded = _decode_jpeg(data, max_pixels)
-            if decoded is not None:
-                return decoded
-        return _decode_pillow(bytes(data), max_pixels)
+        with limited():
+            if data[:2] == b"\xff\xd8":
+                check_scans(data)
+                decoded = _decode_jpeg(data, max_pixels)
+                if decoded is not None:
+                    return decoded
+            return _decode_pillow(_as_bytes(data), max_pixels)
     except ImageError:
         raise
     except MemoryError as error:
@@ -117,6 +121,12 @@ def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     return pixels
 
 
+def _as_bytes(data: bytes | memoryview) -> bytes:
+    """Without a copy, where a view shows the whole of what it looks at."""
+    whole = data if isinstance(data, bytes) else data.obj
+    return whole if isinstance(whole, bytes) and len(whole) == len(data) else bytes(data)
+
+
 def _decode_jpeg(data: bytes | memoryview, max_pixels: int) -> Decoded | None:
     """The fast way; None where simplejpeg refuses or the colours are CMYK: Pillow's turn."""
     try:
@@ -124,7 +134,9 @@ def _decode_jpeg(data: bytes | memoryview, max_pixels: int) -> Decoded | None:
         check_pixels(width, height, max_pixels)
         if space in ("CMYK", "YCCK"):
             return None
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "GRAY" if space == "Gray" else "RGB")
+        with large.turn_for(width, height) as turn:
+            pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "GRAY" if space == "Gray" else "RGB")
+            turn.until_gone(pixels)
     except ValueError:
         return None
     if pixels.shape[2] == 1:
@@ -138,15 +150,11 @@ def _decode_pillow(data: bytes, max_pixels: int) -> Decoded:
         name, image = _open(data)
         with image:
             check_pixels(image.width, image.height, max_pixels)
-            try:
-                image.load()
-            except Image.DecompressionBombError as error:
-                raise TooManyPixels from error
-            except MemoryError:
-                raise
-            except Exception as error:
-                raise _damaged(name, error) from error
-            pixels = _pixels(_oriented(image), name)
+            with large.turn_for(image.width, image.height) as turn:
+                _load(image, name)
+                pixels = _pixels(image, name)
+                turn.until_gone(pixels)
+            pixels = upright(pixels, _orientation_of(image))
     media_type = _MEDIA_TYPES.get(name) or Image.MIME.get(name, "application/octet-stream")
     return Decoded(pixels, media_type, pixels.shape[1], pixels.shape[0])
 
@@ -165,6 +173,8 @@ def _open(data: bytes) -> tuple[str, Image.Image]:
             return name, factory(io.BytesIO(data), "")
         except Image.DecompressionBombError as error:
             raise TooManyPixels from error
+        except (MemoryError, ImageError):
+            raise
         except Exception as error:  # damaged header: another reader may still know it
             failure = error
     verdict = not_an_image(data)
@@ -173,24 +183,38 @@ def _open(data: bytes) -> tuple[str, Image.Image]:
     raise verdict
 
 
-def _oriented(image: Image.Image) -> Image.Image:
+def _load(image: Image.Image, name: str) -> None:
     try:
-        return ImageOps.exif_transpose(image)
+        image.load()
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels from error
+    except (MemoryError, ImageError):
+        raise
+    except Exception as error:
+        raise _damaged(name, error) from error
+
+
+def _orientation_of(image: Image.Image) -> int:
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except (MemoryError, ImageError):
+        raise
     except Exception:  # broken metadata is no reason to refuse good pixels
-        return image
+        return 1
+    return found if isinstance(found, int) else 1
 
 
 def _pixels(image: Image.Image, name: str) -> NDArray[Any]:
     """Pixels in one of the forms of Decoded."""
     mode, transparent = image.mode, "transparency" in image.info
     if mode in ("I;16", "I;16L", "I;16B", "I;16N"):
-        return np.asarray(image).astype(np.uint16, copy=False)
+        return large.as_array(image, mode).astype(np.uint16, copy=False)
     if mode == "I":
-        wide = np.asarray(image)
+        wide = large.as_array(image, mode)
         # PNG, PNM and JPEG 2000 know no more than 16 bits: mode I is only how Pillow carries them
         return wide.astype(np.uint16) if name in ("PNG", "PPM", "JPEG2000") and _is_short(wide) else wide
     if mode == "F":
-        floats: NDArray[np.float32] = np.nan_to_num(np.asarray(image), posinf=0.0, neginf=0.0)
+        floats: NDArray[np.float32] = np.nan_to_num(large.as_array(image, mode), posinf=0.0, neginf=0.0)
         return floats
     if mode in ("L", "1"):
         target = "LA" if transparent and mode == "L" else "L"
@@ -200,7 +224,7 @@ def _pixels(image: Image.Image, name: str) -> NDArray[Any]:
         target = "RGBA"
     else:
         target = "RGB"  # P, CMYK, YCbCr, LAB, HSV, RGBX
-    return np.asarray(image if mode == target else image.convert(target))
+    return large.as_array(image, target)
 
 
 def _is_short(wide: NDArray[Any]) -> bool:

@@ -54,12 +54,9 @@ def files(weights: Path, directory: Path, inside_only: bool = False) -> list[Pat
 
 def _locations(weights: Path) -> set[str]:
     try:
-        with (
-            weights.open("rb") as stream,
-            mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-            memoryview(mapped) as view,
-        ):
-            return set(_walk(view, "model", 0))
+        with weights.open("rb") as stream:  # unmapped with its last view: an error's frames may still hold some
+            view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
+        return set(_walk(view, "model", 0))
     except (ValueError, IndexError, OSError) as error:  # mmap refuses an empty file with ValueError
         raise InvalidManifest(f"`file` = {weights.name!r} is not an ONNX model; export it again.") from error
 

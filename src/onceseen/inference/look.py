@@ -13,6 +13,7 @@ from onceseen.domain.geometry import fit_inside
 from onceseen.errors import ImageError, UnreadableImage
 from onceseen.inference import colour
 from onceseen.inference.decode import Decoded, check_pixels, decode, jpeg_orientation, upright
+from onceseen.inference.effort import check_scans
 from onceseen.wire.link import Look, Looked
 
 QUALITY = 85  # of a thumbnail's JPEG
@@ -63,6 +64,7 @@ def _decode(data: bytes, wanted: Look) -> tuple[Decoded, int, int]:
 
 def _decode_small(data: bytes, wanted: Look) -> tuple[Decoded, int, int] | None:
     """The JPEG decoder scales by eighths almost for free. None: decode it the ordinary way."""
+    check_scans(data)
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
         check_pixels(width, height, wanted.max_pixels)

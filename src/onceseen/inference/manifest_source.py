@@ -12,6 +12,8 @@ MANIFEST_FILE = "model.toml"
 WEIGHTS = {".onnx": "onnx"}
 """File name endings of weights, and the runtime that they are for."""
 
+UNREADABLE = (ValueError, RecursionError)
+"""What tomllib raises: its own error is the first, as are text that is not UTF-8 and a number of over 4,300 digits."""
 TEXT_KEYS = frozenset({"name", "version", "task", "file", "runtime", "licence", "input.name", "output.name"})
 """Keys whose value is text even where it looks like a number: `--set version=2`."""
 
@@ -34,6 +36,8 @@ def gather(path: Path, overrides: Mapping[str, str]) -> tuple[dict[str, Any], Pa
         raise InvalidManifest(f"{path.name} is neither a directory with {MANIFEST_FILE} nor a weights file ({known}).")
     for key, text in overrides.items():
         _put(table, key, text)
+    for key, value in table.items():
+        _check(value, f"`{key}`")
     if isinstance(table.get("file"), str) and "runtime" not in table:
         runtime = WEIGHTS.get(Path(table["file"]).suffix.lower())
         if runtime is not None:
@@ -46,10 +50,10 @@ def _toml(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise InvalidManifest(f"{file.parent} holds no {MANIFEST_FILE}; write one or give the weights file.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InvalidManifest(f"{file} is not valid TOML: {error}.") from error
     except OSError as error:
         raise InvalidManifest(f"{file} cannot be read: {error.strerror}.") from error
+    except UNREADABLE as error:
+        raise InvalidManifest(f"{file} is not valid TOML: {str(error)[:200]}.") from error
 
 
 def _put(table: dict[str, Any], key: str, text: str) -> None:
@@ -67,7 +71,17 @@ def _put(table: dict[str, Any], key: str, text: str) -> None:
 def _value(key: str, text: str) -> Any:
     try:
         parsed = tomllib.loads(f"v = {text}")
-    except tomllib.TOMLDecodeError:
+    except UNREADABLE:
         return text
     value = parsed["v"] if len(parsed) == 1 else text  # a line break in the text could smuggle in a second key
     return text if key in TEXT_KEYS and not isinstance(value, str) else value
+
+
+def _check(value: Any, where: str) -> None:
+    """Refuse what no path can hold, and what cannot even be shown: TOML's numbers have 64 bits, Python's any number."""
+    if isinstance(value, int) and value.bit_length() > 63:
+        raise InvalidManifest(f"{where} holds a number of {value.bit_length()} bits; at most 63 make sense.")
+    if isinstance(value, str) and "\0" in value:
+        raise InvalidManifest(f"{where} = {value[:100]!r} holds the character NUL; leave it out.")
+    for inner in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check(inner, where)

@@ -5,6 +5,8 @@
 8-bit pictures stay bytes until they have the model's size; deep ones are float32 from `range` on.
 """
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from onceseen.domain.geometry import Box, cover_box, fit_inside
-from onceseen.inference import colour, ink
+from onceseen.inference import colour, ink, large
 from onceseen.inference.decode import Decoded, decode
 from onceseen.inference.manifest import Input
 
@@ -45,9 +47,7 @@ class Preparer:
     def __call__(self, decoded: Decoded) -> NDArray[Any]:
         """The tensor of one picture, without a batch axis: (c, h, w), (h, w, c) or (h, w), in the model's dtype."""
         spec = self._spec
-        pixels = colour.opaque(decoded.pixels)
-        if pixels.dtype != np.uint8 or spec.range != "type":
-            pixels = colour.scaled(pixels, *colour.limits(pixels, spec.range))
+        pixels = self._brought(decoded.pixels)
         inverted = spec.polarity == "inverted"
         if spec.polarity == "auto":
             inverted = ink.ground_is_bright(colour.grey(pixels))
@@ -59,6 +59,18 @@ class Preparer:
             box = cover(pixels.shape[1], pixels.shape[0], spec.resize, self.height, self.width)
             pixels = _resized(pixels, self.width, self.height, self._filter, box if spec.fit == "cover" else None)
         return self._laid_out(self._normalised(pixels, inverted))
+
+    def _brought(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """(h, w) or (h, w, 3) bytes, or float32 on the scale 0..255; a huge picture comes smaller."""
+        spec = self._spec
+        bring: Callable[[NDArray[Any]], NDArray[Any]] = colour.opaque
+        if pixels.dtype != np.uint8 or spec.range != "type":
+            pixels = colour.opaque(pixels)
+            low, high = colour.limits(pixels, spec.range)
+            bring = partial(colour.scaled, low=low, high=high)
+        if spec.interpolation == "nearest":
+            return bring(pixels)
+        return large.shrunk(pixels, max(self.height, self.width, spec.resize or 0), bring)
 
     def _padded(self, pixels: NDArray[Any], inverted: bool) -> NDArray[Any]:
         width, height = fit_inside(pixels.shape[1], pixels.shape[0], self.width, self.height)

@@ -24,11 +24,17 @@ ENTRIES_AT_ONCE = 32
 BYTES_AT_ONCE = 8 << 20
 FREE_BYTES = 64 << 20
 """What an archive may unpack to whatever its own size: small ones of flat pictures pack very well."""
+MOST_DIRECTORY = 100 << 20
+"""Bytes of a zip's directory: a million names, and the most of it that is held in memory."""
+MOST_TAR_HEADER = 1 << 20
+"""Bytes of an extended header of a tar: it is a name and a few numbers."""
+XZ_MEMORY = 256 << 20
+"""What the preset `xz -9` needs is a quarter of it; an archive may ask for gigabytes."""
 READ_ERRORS = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
-    *(EOFError, RuntimeError, NotImplementedError, OSError, ValueError, OverflowError),
+    *(EOFError, RuntimeError, NotImplementedError, OSError, ValueError, OverflowError, IndexError),
 )
-"""What the archive modules raise for damaged ones; ValueError also for names that are not UTF-8."""
+"""What the archive modules raise for damaged ones; ValueError also for names that are not UTF-8, IndexError for none."""
 
 
 async def receive_images(submission: Intake, body: AsyncIterator[bytes], kind: str, settings: Settings) -> None:
@@ -108,27 +114,46 @@ class _Budget:
 def _zip_entries(spool: IO[bytes], settings: Settings, size: int) -> Iterator[Entry]:
     budget = _Budget(settings, size)
     try:
-        archive = zipfile.ZipFile(spool)
+        archive = zipfile.ZipFile(cast("IO[bytes]", _Metered(spool, MOST_DIRECTORY, size)))
     except READ_ERRORS as error:
         raise InvalidRequest(f"This is no zip archive that can be read: {error}.") from error
     with archive:
+        _check_overlap(archive)
         for info in archive.infolist():
-            if not info.is_dir() and is_image_name(info.filename):
+            if is_image_name(info.filename) and not info.is_dir():
                 yield budget.read(info.filename, lambda info=info: archive.open(info))  # type: ignore[misc]
 
 
-class _Metered:
-    """A tar's bytes for tarfile, which reads extended headers whole: never more at once than an image may have."""
+def _check_overlap(archive: zipfile.ZipFile) -> None:
+    """Refuse a zip that shows the same bytes as several files: so a small one can hold thousands of large ones."""
+    end = 0
+    for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
+        if info.header_offset < end:
+            raise InvalidRequest(f"The archive's entry {info.filename[:100]!r} overlaps another one; pack it anew.")
+        end = info.header_offset + max(1, info.compress_size)
 
-    def __init__(self, stream: IO[bytes], most: int) -> None:
+
+class _Metered:
+    """An archive's bytes for a module that reads headers whole and skips what it is not asked for by unpacking it.
+
+    Never more than `most` at once, and nothing beyond `in_all`.
+    """
+
+    def __init__(self, stream: IO[bytes], most: int, in_all: int) -> None:
         self._stream = stream
-        self._most = most
-        self.seek, self.tell = stream.seek, stream.tell
+        self._in_all = in_all
+        self.most = most
+        self.tell, self.seekable, self.close = stream.tell, stream.seekable, stream.close
 
     def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= self._most:
-            raise PayloadTooLarge(f"The archive has a header of more than {self._most:,} bytes, the limit.")
-        return self._stream.read(size)
+        if size > self.most:
+            raise PayloadTooLarge(f"The archive has a header of more than {self.most:,} bytes, the limit.")
+        return self._stream.read(self.most if size < 0 else size)
+
+    def seek(self, place: int, whence: int = 0) -> int:
+        if whence == 0 and place > self._in_all:
+            raise PayloadTooLarge(f"The archive unpacks to more than {self._in_all:,} bytes, its limit.")
+        return self._stream.seek(place, whence)
 
 
 def _unpacked(spool: IO[bytes]) -> IO[bytes]:
@@ -140,17 +165,22 @@ def _unpacked(spool: IO[bytes]) -> IO[bytes]:
     if head.startswith(b"BZh"):
         return bz2.BZ2File(spool)
     if head.startswith((b"\xfd7zXZ", b"]\0\0\x80")):
+        beginning = spool.read(65_536)
+        spool.seek(0)
+        lzma.LZMADecompressor(memlimit=XZ_MEMORY).decompress(beginning, max_length=1)
         return lzma.LZMAFile(spool)
     return spool
 
 
 def _tar_entries(spool: IO[bytes], settings: Settings, size: int) -> Iterator[Entry]:
     budget = _Budget(settings, size)
-    metered = _Metered(_unpacked(spool), min(budget.left, settings.max_image_bytes) + tarfile.RECORDSIZE)
     try:
+        metered = _Metered(_unpacked(spool), MOST_TAR_HEADER, size + budget.left)
         with tarfile.open(fileobj=cast("IO[bytes]", metered), mode="r:") as archive:
             for info in archive:
                 if info.isreg() and is_image_name(info.name):
+                    metered.most = settings.max_image_bytes + tarfile.RECORDSIZE
                     yield budget.read(info.name, lambda info=info: archive.extractfile(info))  # type: ignore[misc]
+                    metered.most = MOST_TAR_HEADER
     except READ_ERRORS as error:
         raise InvalidRequest(f"This is no tar archive that can be read: {error}.") from error

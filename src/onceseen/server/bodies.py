@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from fastapi import Request
 
 from onceseen.errors import InvalidRequest, PayloadTooLarge
+from onceseen.hub.hub import Hub
+from onceseen.server.held import Held
 
 
 async def parts(request: Request, limit: int, what: str = "submission") -> AsyncIterator[bytes]:
@@ -28,14 +30,22 @@ async def parts(request: Request, limit: int, what: str = "submission") -> Async
         raise PayloadTooLarge(f"The {what} has more than {limit:,} bytes, the limit.")
 
 
-async def whole(request: Request, limit: int, what: str) -> bytes:
+async def whole(hub: Hub, request: Request, limit: int, what: str) -> bytes:
     """A whole body.
 
     Raises:
         InvalidRequest: it is empty.
+        TooBusy: together with others it is more than the server may hold.
         PayloadTooLarge, ClientDisconnect: as `parts`.
     """
-    data = b"".join([part async for part in parts(request, limit, what)])
+    received: list[bytes] = []
+    size = 0
+    with Held(hub) as held:
+        async for part in parts(request, limit, what):
+            received.append(part)
+            size += len(part)
+            held.now(size)
+    data = b"".join(received)
     if not data:
         raise InvalidRequest(f"Nothing was sent; send the {what} as the body.")
     return data

@@ -25,6 +25,7 @@ from onceseen.hub.submission import Submission
 from onceseen.server import bodies, forms_page, multipart
 from onceseen.server.common import MOST, TheHub, TheSettings, job_id, json
 from onceseen.server.forms_page import Form
+from onceseen.server.held import Held
 from onceseen.server.home import HEADERS
 from onceseen.server.items import item_view_out
 from onceseen.settings import Settings
@@ -116,7 +117,8 @@ async def _receive(hub: Hub, settings: Settings, request: Request, model: str) -
     body = bodies.parts(request, settings.max_submission_bytes)
     submission = Submission(hub, wanted)
     try:
-        await multipart.receive_images(submission, body, kind, settings, FIELDS)
+        with Held(hub) as held:
+            await multipart.receive_images(submission, body, kind, settings, held.now, FIELDS)
         if not submission.count:
             raise InvalidRequest("No picture was chosen; choose a file first, then send the form.")
         return await submission.finish()

@@ -62,6 +62,10 @@ class Guard:
             await send_problem(send, Unauthorised())
 
     def _check_host(self, scope: Scope) -> None:
+        if sum(name == b"host" for name, _ in scope["headers"]) != 1:  # which one counts, others may see differently
+            raise Forbidden(
+                "A request must name its host once; add it to `allowed_hosts` if it is another name of ours."
+            )
         host = _name_of(header(scope, b"host"))
         if host not in self._hosts and not _is_address(host):
             raise Forbidden(

@@ -26,7 +26,7 @@ from onceseen.hub.models import add_bundled
 from onceseen.hub.submission import Request, Submission
 from onceseen.log import configure, silence
 from onceseen.ports.database import Transaction
-from onceseen.process import end_with
+from onceseen.process import end_with, open_files
 from onceseen.server.app import build_app
 from onceseen.server.http import Server
 from onceseen.settings import Settings
@@ -36,6 +36,8 @@ log = structlog.get_logger()
 WARM_SECONDS = 30.0
 SAMPLES_SECONDS = 20.0
 DRAIN_SECONDS = 4.0
+FILES_OF_OURS = 200
+"""Files that a server needs beside its connections."""
 
 
 def run(settings: Settings, *, workers_expected: bool = False) -> int:
@@ -78,7 +80,8 @@ async def _serve(
     await hub.reload_catalog()
     hub.metrics.registry.register(Gauges(hub))
     listener = await wiring.listen(address, hub.accept)
-    server = Server(build_app(hub, settings))
+    most = max(FILES_OF_OURS, open_files() - FILES_OF_OURS)
+    server = Server(build_app(hub, settings), settings.read_timeout, most)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _begin_to_end, hub, server)

@@ -1,6 +1,6 @@
 """`multipart/form-data`, streamed: each part becomes an item as soon as it has ended; nothing is spooled to disk."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
@@ -13,6 +13,7 @@ from onceseen.settings import Settings
 
 FIELD = "images"
 MAX_HEADER = 16_384
+MAX_HEADERS = 20
 MAX_BOUNDARY = 200  # RFC 2046 allows 70
 
 
@@ -29,6 +30,12 @@ class _Parts:
         self._headers: dict[bytes, bytes] = {}
         self._data: list[bytes] = []
         self._size = 0
+        self._lines = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes of the part that is being received."""
+        return self._size if self._data else 0
 
     def callbacks(self) -> dict[str, object]:
         return {
@@ -43,6 +50,7 @@ class _Parts:
 
     def _begin(self) -> None:
         self._headers, self._data, self._size, self._field, self._value = {}, [], 0, b"", b""
+        self._lines = 0
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
         self._field += data[start:end]
@@ -58,6 +66,9 @@ class _Parts:
 
     def _header_end(self) -> None:
         self._headers[self._field.lower()] = self._value
+        self._lines += 1
+        if self._lines > MAX_HEADERS:
+            raise InvalidRequest(f"A part of the form has more than {MAX_HEADERS} headers.")
         self._field, self._value = b"", b""
 
     def _part_data(self, data: bytes, start: int, end: int) -> None:
@@ -90,9 +101,10 @@ async def receive_images(
     body: AsyncIterator[bytes],
     content_type: str,
     settings: Settings,
+    hold: Callable[[int], None] = lambda _size: None,
     fields: Sequence[str] = (FIELD,),
 ) -> None:
-    """Take every part that has one of the names `fields`.
+    """Take every part that has one of the names `fields`; `hold` is told how many bytes of an unfinished one are in memory.
 
     Raises:
         InvalidRequest: the framing is broken, or a part has another name.
@@ -111,6 +123,7 @@ async def receive_images(
     try:
         async for data in body:
             parser.write(data)
+            hold(parts.held)
             while parts.whole:
                 name, image = parts.whole.pop(0)
                 if submission.count >= settings.max_items:

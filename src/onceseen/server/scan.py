@@ -34,7 +34,7 @@ MAX_JSON = 100_000
 async def scan_image(hub: TheHub, settings: TheSettings, request: Request, name: str, model: str = "") -> Response:
     """Take a picture under a name: the hash of its pixels."""
     asked = _asked(hub, model)
-    data, name = await bodies.whole(request, settings.max_image_bytes, "picture"), clean_name(name)
+    data, name = await bodies.whole(hub, request, settings.max_image_bytes, "picture"), clean_name(name)
     return _told(await pixels.take(hub, asked, name, data, settings.max_wait), name)
 
 
@@ -42,7 +42,7 @@ async def scan_image(hub: TheHub, settings: TheSettings, request: Request, name:
 async def scan_url(hub: TheHub, settings: TheSettings, request: Request, model: str = "") -> Response:
     """Fetch a picture and take it; its name is the URL."""
     asked = _asked(hub, model)
-    body = await bodies.whole(request, MAX_JSON, "JSON object")
+    body = await bodies.whole(hub, request, MAX_JSON, "JSON object")
     try:
         url = msgspec.json.decode(body, type=UrlIn).url
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

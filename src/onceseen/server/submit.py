@@ -25,6 +25,7 @@ from onceseen.hub.submission import Request, Submission
 from onceseen.hub.waiters import Ended
 from onceseen.server import archives, multipart, urls
 from onceseen.server.asgi import JSON, Receive, Scope, Send, header, send_bytes, send_problem
+from onceseen.server.held import Held
 from onceseen.server.items import item_view_out
 from onceseen.settings import Settings
 from onceseen.wire.http import encode, job_out
@@ -134,7 +135,10 @@ class SubmitRoute:
         self, submission: Intake, scope: Scope, body: AsyncIterator[bytes], kind: str, asked: Asked
     ) -> None:
         if kind == "multipart/form-data":
-            await multipart.receive_images(submission, body, header(scope, b"content-type"), self._settings)
+            with Held(self._hub) as held:
+                await multipart.receive_images(
+                    submission, body, header(scope, b"content-type"), self._settings, held.now
+                )
         elif kind in ARCHIVES:
             await archives.receive_images(submission, body, kind, self._settings)
         elif kind.startswith("image/") or kind in ("application/octet-stream", "application/x-hdf5", ""):
@@ -153,11 +157,13 @@ class SubmitRoute:
             raise PayloadTooLarge(f"The image has {int(announced):,} bytes, over the limit of {limit:,}.")
         parts: list[bytes] = []
         size = 0
-        async for part in body:
-            parts.append(part)
-            size += len(part)
-            if size > limit:
-                raise PayloadTooLarge(f"The image has more than {limit:,} bytes, the limit.")
+        with Held(self._hub) as held:
+            async for part in body:
+                parts.append(part)
+                size += len(part)
+                if size > limit:
+                    raise PayloadTooLarge(f"The image has more than {limit:,} bytes, the limit.")
+                held.now(size)
         if size:
             await submission.add(name, parts[0] if len(parts) == 1 else b"".join(parts))
 

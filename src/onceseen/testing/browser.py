@@ -6,10 +6,13 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
+
+from onceseen.testing.running import eventually
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -37,13 +40,13 @@ def binary() -> str:
 
 
 class Browser:
-    """One tab. A context manager.
+    """One tab. A context manager. `more`: further flags of the program.
 
     Attributes:
         complaints: what the page said on its console as errors or warnings, violations of its policy among them.
     """
 
-    def __init__(self, width: int = 1200, height: int = 900, *, dark: bool = False) -> None:
+    def __init__(self, width: int = 1200, height: int = 900, *, dark: bool = False, more: Sequence[str] = ()) -> None:
         self.complaints: list[str] = []
         self._number = 0
         self._session = ""
@@ -51,7 +54,7 @@ class Browser:
         theirs_in, ours_out = os.pipe()
         ours_in, theirs_out = os.pipe()
         size = f"--window-size={width},{height}"
-        flags = [*FLAGS, size, f"--user-data-dir={self._profile.name}", *(["--force-dark-mode"] if dark else [])]
+        flags = [*FLAGS, size, f"--user-data-dir={self._profile.name}", *(["--force-dark-mode"] if dark else []), *more]
         # It reads from fd 3 and writes to fd 4; the shell puts the pipes there.
         script = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
         self._process = subprocess.Popen(
@@ -80,11 +83,9 @@ class Browser:
         self._profile.cleanup()
 
     def open(self, url: str) -> None:
-        """Load a page."""
+        """Load a page; also one in which no script may run, so it is asked and not told."""
         self._call("Page.navigate", url=url)
-        self.run(
-            "new Promise((done) => document.readyState === 'complete' ? done() : addEventListener('load', () => done()))"
-        )
+        eventually(lambda: self.run("document.readyState") == "complete", timeout=30)
 
     def run(self, script: str) -> Any:
         """The value of an expression in the page; a promise is awaited."""

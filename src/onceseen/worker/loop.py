@@ -27,6 +27,7 @@ from onceseen.inference.run import Engine
 from onceseen.ports.link import Stream
 from onceseen.ports.runtime import Runtime
 from onceseen.wire import link as wire
+from onceseen.worker.limits import Memory
 
 log = structlog.get_logger()
 
@@ -55,6 +56,7 @@ class Worker:
         supervisor: id of the supervisor that started this process, empty without one.
         restarts: how often that supervisor had to start this worker again.
         patience: seconds without a server after which it ends.
+        memory: bounds what images may take; None: nothing does.
     """
 
     def __init__(
@@ -65,8 +67,10 @@ class Worker:
         supervisor: bytes = b"",
         restarts: int = 0,
         patience: float = PATIENCE_SECONDS,
+        memory: Memory | None = None,
     ) -> None:
         self._patience = patience
+        self._memory = memory or Memory(0)
         self._connect = connect
         self._runtime = runtime
         self._limits = limits
@@ -138,12 +142,14 @@ class Worker:
     def _read(self, stream: Stream) -> None:
         """The reading thread: keeps the link's buffers empty, so that the next batch is here when this one is done."""
         inbox, looks = self._inbox, self._looks
-        while (frame := stream.receive()) is not None:
-            message = wire.decode_from_server(frame.header)
-            if isinstance(message, wire.Look):
-                looks.append((message, frame.payload))
-            inbox.put((message, frame.payload))
-        inbox.put(END)
+        try:
+            while (frame := stream.receive()) is not None:
+                message = wire.decode_from_server(frame.header)
+                if isinstance(message, wire.Look):
+                    looks.append((message, frame.payload))
+                inbox.put((message, frame.payload))
+        finally:  # also where there is no memory for a frame: a link that nobody reads is no link
+            inbox.put(END)
 
     def _work(self, stream: Stream) -> None:
         self._next, self._begun = None, 0
@@ -197,6 +203,7 @@ class Worker:
 
     def _load(self, stream: Stream, lane: bytes, directory: Path, manifest: Manifest) -> None:
         engine = self._engines.get(lane)
+        self._memory.lift()
         try:
             if engine is None:
                 engine = self._engines[lane] = Engine(manifest, directory, self._runtime(manifest.runtime))
@@ -207,6 +214,8 @@ class Worker:
         else:
             self._refused.pop(lane, None)
             stream.send(wire.encode(wire.Ready(lane, engine.ms)))
+        finally:
+            self._memory.bound()
 
     def _look(self, stream: Stream, wanted: wire.Look, image: bytes) -> None:
         try:

@@ -19,6 +19,10 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--alive-fd", type=int, help="read end of the supervisor's pipe: end at its EOF")
     parser.add_argument("--max-pixels", type=int, default=100_000_000)
     parser.add_argument("--max-bytes", type=int, default=256_000_000)
+    parser.add_argument(
+        "--memory", type=int, default=0, help="bytes beyond its models; 0: enough for the largest image"
+    )
+    parser.add_argument("--decode-seconds", type=float, default=10.0, help="processor time of one decode")
     parser.add_argument("--patience", type=float, default=60.0, help="seconds without a server before it ends")
     parser.add_argument("--quiet", action="store_true")
     return parser.parse_args(arguments)
@@ -27,10 +31,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> int:
     """Run one worker in this process until it ends."""
     from onceseen import log, wiring
+    from onceseen.inference import effort
     from onceseen.process import end_with, on_signal
+    from onceseen.worker.limits import Memory, default_memory, harden
     from onceseen.worker.loop import Limits, Worker
 
     log.configure(quiet=options.quiet, process="worker")
+    harden()
+    effort.limit(options.decode_seconds)
     worker = Worker(
         connect=lambda: wiring.connect(wiring.link_address(options.server)),
         runtime=wiring.runtime,
@@ -38,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
         supervisor=bytes.fromhex(options.supervisor),
         restarts=options.restarts,
         patience=options.patience,
+        memory=Memory(options.memory or default_memory(options.max_pixels, options.max_bytes)),
     )
     on_signal(signal.SIGTERM, worker.end)
     if options.alive_fd is not None:
