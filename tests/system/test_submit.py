@@ -1,4 +1,3 @@
-import json
 import socket
 import threading
 import time
@@ -293,12 +292,3 @@ def test_an_item_that_joins_a_running_task_says_that_its_answer_is_shared(server
     again = server.submit(data, model="slow", wait=20)["items"][0]
     assert server.items(first["id"])[0]["task"] == again["task"]
     assert again["reused"]
-
-
-def test_submitting_json_is_not_mistaken_for_an_image(server):
-    detail = problem(
-        post(server, json.dumps({"urls": ["http://127.0.0.1:1/x"]}).encode(), "application/json"),
-        400,
-        "invalid-request",
-    )
-    assert "not built yet" in detail

@@ -19,6 +19,8 @@ OTHER = {
     "allowed_hosts": ["a.example"], "max_pixels": 5, "max_image_bytes": 6, "max_items": 7, "max_submission_bytes": 8,
     "archive_ratio": 9.5, "max_wait": 1.5, "lease_seconds": 2.5, "max_deaths": 4,
     "read_timeout": 3.5, "decode_seconds": 4.5, "worker_memory": 9,
+    "fetch_allow": ["10.0.0.0/8", "a.example"], "fetch_seconds": 3.5, "fetch_redirects": 2,
+    "fetch_tries": 9, "fetch_connections": 3,
 }  # fmt: skip
 NOT_BUILT = {"database", "blobs", "signal"}
 
@@ -90,6 +92,8 @@ def test_the_data_directory_is_found_without_the_rest_being_right(place, monkeyp
         ({"api_key": "schlüssel"}, "printable ASCII"),
         ({"allowed_hosts": "http://a.example"}, "names alone"),
         ({"allowed_hosts": "a.example,b.example:80"}, "'b.example:80'"),
+        ({"fetch_allow": "a.example,http://b.example"}, "'http://b.example'"),
+        ({"fetch_allow": "*"}, "`fetch_allow`: '*'"),
         ({"max_wait": -1}, "`max_wait` = -1 (flag --max-wait)"),
         ({"max_pixels": 0}, "flag --max-pixels"),
         ({"database": "postgresql://me:secret@db/x"}, "not built yet"),

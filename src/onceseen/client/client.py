@@ -85,8 +85,8 @@ class Verbs(_Base[J]):
         """Send images as one job; when this returns, they and the job are on the server's disk.
 
         Args:
-            images: one or many of: path, folder (recursive, sorted, image types only), glob, bytes, (name, bytes),
-                open binary file.
+            images: one or many of: path, folder (recursive, sorted, image types only), glob, URL (the server fetches it),
+                bytes, (name, bytes), open binary file.
             model: NAME or NAME:VERSION; the server's default without it.
             name: what to call the job.
             priority: 0 (first) to 9 (background).

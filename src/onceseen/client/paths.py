@@ -4,6 +4,7 @@ import glob
 from collections.abc import Iterable
 from pathlib import Path
 
+from onceseen.domain.fetch import is_url
 from onceseen.domain.names import is_image_name
 from onceseen.errors import InvalidRequest
 
@@ -26,8 +27,8 @@ def expand(paths: Iterable[str]) -> list[tuple[str, Path]]:
             found.append((text, path))
         elif matches := sorted(glob.glob(text, recursive=True)):  # noqa: PTH207  (absolute patterns too)
             found += expand(matches)
-        elif text.startswith(("http://", "https://")):
-            raise InvalidRequest(f"URLs are not built yet ({text[:80]!r}); fetch the image and give its file or bytes.")
+        elif is_url(text):
+            raise InvalidRequest(f"{text[:80]!r} is no file; send URLs to a server (`onceseen submit`).")
         else:
             raise InvalidRequest(f"There is no file, folder or match for {text!r}.")
     if not found:

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias, cast
 from uuid import uuid4
 
+import msgspec
+
 from onceseen.client.paths import expand
+from onceseen.domain.fetch import is_url
 from onceseen.errors import InvalidRequest
 
 PIECE = 1 << 20
@@ -21,16 +24,17 @@ SPOOL_BYTES = 8 << 20
 
 Data: TypeAlias = bytes | bytearray | memoryview | BinaryIO
 Image: TypeAlias = str | os.PathLike[str] | Data | tuple[str, Data]
-"""A path (of a file or a folder), bytes, an open binary file, or (name, one of the two)."""
+"""A path (of a file or a folder), a URL (text with http:// or https://), bytes, an open binary file, or (name, one of the two)."""
 
 Body: TypeAlias = Callable[[], Iterator[bytes]]
 
 
 class Source(NamedTuple):
-    """One image: its name, and its bytes in pieces, as often as they are asked for."""
+    """One image: its name, and its bytes in pieces, as often as they are asked for; or the URL that the server fetches."""
 
     name: str
     pieces: Body
+    url: str = ""
 
 
 def gather(images: Any, copies: ExitStack) -> list[Source]:
@@ -46,12 +50,17 @@ def gather(images: Any, copies: ExitStack) -> list[Source]:
     for number, image in enumerate(given):
         found += _sources(image, "image" if len(given) == 1 else f"image-{number}", copies)
     if not found:
-        raise InvalidRequest("No image was given: give paths, folders, bytes, (name, bytes) or open binary files.")
+        raise InvalidRequest(
+            "No image was given: give paths, folders, URLs, bytes, (name, bytes) or open binary files."
+        )
     return found
 
 
 def body_of(sources: list[Source]) -> tuple[dict[str, str], dict[str, str], Body]:
-    """(query, headers, body) of a submission: one image as it is, several as the form field `images`."""
+    """(query, headers, body) of a submission: URLs as a list, one image as it is, else a form."""
+    if all(source.url for source in sources):
+        listed = msgspec.json.encode({"urls": [source.url for source in sources]})
+        return {}, {"content-type": "application/json"}, _kept(listed)
     if len(sources) == 1:
         return {"filename": _text(sources[0].name)}, {"content-type": "application/octet-stream"}, sources[0].pieces
     boundary = uuid4().hex
@@ -83,6 +92,9 @@ def _is_data(value: Any) -> bool:
 
 
 def _sources(image: Any, name: str, copies: ExitStack) -> list[Source]:
+    if isinstance(image, str) and is_url(image):
+        url = _text(image)
+        return [Source(url, _kept(url.encode()), url)]
     if isinstance(image, str | os.PathLike):
         return [Source(text, _opened(path)) for text, path in expand([os.fspath(image)])]
     if isinstance(image, tuple) and _is_one(image):
@@ -126,6 +138,9 @@ def _rewound(stream: BinaryIO, copies: ExitStack) -> Body:
 
 def _form(sources: list[Source], boundary: str) -> Iterator[bytes]:
     for source in sources:
+        if source.url:
+            yield f'--{boundary}\r\nContent-Disposition: form-data; name="urls"\r\n\r\n{source.url}\r\n'.encode()
+            continue
         name = _text(source.name).replace("\\", "/").replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
         yield f'--{boundary}\r\nContent-Disposition: form-data; name="images"; filename="{name}"\r\n'.encode()
         yield b"Content-Type: application/octet-stream\r\n\r\n"

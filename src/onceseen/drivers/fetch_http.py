@@ -18,7 +18,7 @@ import httpcore2
 import httpx2
 
 from onceseen.domain.addresses import Allowance, literal, why_not_public
-from onceseen.domain.fetch import MAX_URL, USER
+from onceseen.domain.fetch import MAX_URL, USER, name_of
 from onceseen.errors import FetchFailed, FetchRefused, TooLarge
 from onceseen.ports.fetcher import FetchLater
 
@@ -96,7 +96,7 @@ class FetchHttp:
         except (TimeoutError, httpcore2.TimeoutException) as error:
             raise FetchLater(f"{host} did not give the image within {self._limits.seconds:g} seconds.") from error
         except httpcore2.ConnectError as error:
-            if isinstance(error.__cause__, ssl.SSLCertVerificationError):
+            if error.args and isinstance(error.args[0], ssl.SSLCertVerificationError):
                 raise FetchFailed(f"The certificate of {host} is not to be trusted: {error}.") from error
             raise FetchLater(f"{host} cannot be connected: {error or 'the connection was refused'}.") from error
         except (httpcore2.NetworkError, httpcore2.ProtocolError) as error:
@@ -111,13 +111,14 @@ class FetchHttp:
         """The URL, read once: what is checked here is what is asked for."""
         if len(url) > MAX_URL:
             raise FetchRefused(f"The URL has {len(url):,} characters, over the limit of {MAX_URL:,}.")
+        shown = repr(name_of(url)[:80])
         try:
-            target = httpx2.URL(url).copy_with(fragment=None)
+            target = httpx2.URL(url.partition("#")[0])
             scheme, host, port = target.scheme, target.raw_host.decode("ascii"), target.port
         except (httpx2.InvalidURL, ValueError, TypeError) as error:
-            raise FetchRefused(f"{url[:80]!r} is no URL: {error}.") from error
+            raise FetchRefused(f"{shown} is no URL: {error}.") from error
         if scheme not in ("http", "https"):
-            raise FetchRefused(f"{url[:80]!r}: only URLs that begin with http:// or https:// are fetched.")
+            raise FetchRefused(f"{shown}: only URLs that begin with http:// or https:// are fetched.")
         if target.userinfo or USER.match(url):
             raise FetchRefused("A URL with a user's name or password is not fetched; give one that works without.")
         try:
@@ -156,7 +157,7 @@ class FetchHttp:
         try:
             return self._checked(str(target.join(location)))
         except (httpx2.InvalidURL, ValueError, TypeError) as error:
-            raise FetchFailed(f"{target.host} leads to {location[:80]!r}, which is no URL.") from error
+            raise FetchFailed(f"{target.host} leads to {name_of(location)[:80]!r}, which is no URL.") from error
 
     @asynccontextmanager
     async def _asked(self, target: httpx2.URL) -> AsyncIterator[httpcore2.Response]:

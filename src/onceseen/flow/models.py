@@ -54,13 +54,12 @@ def remove(tx: Transaction, ref: str, now: int) -> ModelRow:
 
     Raises:
         UnknownModel: there is no such version.
-        ModelInUse: its tasks wait or run, and no other version shares its content.
+        ModelInUse: its tasks wait or run, and no other version shares its content; or images for it are still to be fetched.
     """
     row = find(tx, ref)
     shared = [other for other in tx.models.all() if other.content_digest == row.content_digest and other.ref != row.ref]
     waits = tx.tasks.heads([row.content_digest]) or any(task.lane == row.content_digest for task in tx.tasks.running())
-    waits = waits or _fetched_for(tx, row.ref)
-    if waits and not shared:
+    if (waits and not shared) or _fetched_for(tx, row.ref):
         raise ModelInUse(f"Tasks of {row.ref} still wait or run; cancel their jobs or let them finish, then remove it.")
     tx.models.remove(row.name, row.version)
     _tell(tx, MODEL_REMOVED, row, now)

@@ -68,7 +68,6 @@ class Hub(HubState):
             self.me = tx.servers.begin(socket.gethostname(), os.getpid(), started)
             self.outbox.given_back += sweep.of_dead_servers(tx, self.me)
             sweep.broken_off(tx, self.me, ())
-            tx.fetches.adopt(self.me, sweep.STEP)
             sweep.unfinished_local(tx, self.me)
             self.outbox.leftovers += tx.items.stranded(500)
             self.dispatcher.heads = tx.tasks.heads()

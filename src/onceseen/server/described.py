@@ -126,6 +126,19 @@ def post(tag: str, summary: str, path: str, type: Any, example: Any = None, *pro
 
 LISTING = ("text/csv", "application/x-ndjson")
 BYTES = {"schema": {"type": "string", "format": "binary"}}
+URL_LIST = {
+    "schema": {
+        "type": "object",
+        "required": ["urls"],
+        "additionalProperties": False,
+        "properties": {
+            "urls": {"type": "array", "items": {"type": "string", "format": "uri"}, "minItems": 1},
+            "model": {"type": ["string", "null"]},
+            "name": {"type": ["string", "null"]},
+        },
+    },
+    "example": {"model": "imagenet", "urls": ["https://pictures.example/cat.jpg"], "name": "holiday"},
+}
 SUBMIT = Operation(
     tag="jobs",
     summary="Submit images",
@@ -148,8 +161,9 @@ SUBMIT = Operation(
     text="""Take images and answer when they are durable; with `wait` when the job has ended, or after that many seconds, with
 its first 1,000 `items`.
 
-The body is one image, a form with any number of files in the field `images`, or a zip or tar archive (also gzip, bzip2, xz) of
-image files. An image that cannot be read is a failed item.
+The body is one image, a form with any number of files in the field `images`, a zip or tar archive (also gzip, bzip2, xz) of
+image files, or a list of URLs: `{"model": "imagenet", "urls": ["https://..."], "name": "holiday"}` as `application/json` (in a form
+the field `urls`). An image that cannot be read, and a URL that gives none, is a failed item.
 
 Send an `Idempotency-Key` to be able to repeat a request whose answer was lost: the same request is the same job for 24 hours.""",
     headers={"Location": {"description": "The job's path.", "schema": {"type": "string"}}},
@@ -172,10 +186,13 @@ Send an `Idempotency-Key` to be able to repeat a request whose answer was lost: 
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
-                    "required": ["images"],
-                    "properties": {"images": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                    "properties": {
+                        "images": {"type": "array", "items": {"type": "string", "format": "binary"}},
+                        "urls": {"type": "array", "items": {"type": "string"}},
+                    },
                 }
             },
+            "application/json": URL_LIST,
             "image/*": BYTES,
             "application/octet-stream": BYTES,
             "application/zip": BYTES,

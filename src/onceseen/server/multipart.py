@@ -11,7 +11,7 @@ from onceseen.errors import InvalidRequest, PayloadTooLarge
 from onceseen.hub.intake import Intake
 from onceseen.settings import Settings
 
-FIELD = "images"
+FIELD, URL_FIELD = "images", "urls"
 MAX_HEADER = 16_384
 MAX_HEADERS = 20
 MAX_BOUNDARY = 200  # RFC 2046 allows 70
@@ -21,7 +21,7 @@ class _Parts:
     """Collects the parser's callbacks into whole parts."""
 
     def __init__(self, limit: int, fields: Sequence[str]) -> None:
-        self.whole: list[tuple[str, bytes | None]] = []  # name, bytes; None: too large
+        self.whole: list[tuple[str | None, bytes | None]] = []  # name, bytes; no name: a URL; no bytes: too large
         self.ended = False
         self._limit = limit
         self._fields = fields
@@ -82,9 +82,13 @@ class _Parts:
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         field = options.get(b"name", b"").decode(errors="replace")
         filename = options.get(b"filename")
+        if field == URL_FIELD and filename is None:
+            self.whole.append((None, b"".join(self._data)))
+            return
         if field not in self._fields:
             raise InvalidRequest(
-                f"The form has a field {field[:50]!r}; the images go into the field {self._fields[0]!r}."
+                f"The form has a field {field[:50]!r}; images go into the field {self._fields[0]!r}, "
+                f"URLs of images into {URL_FIELD!r}."
             )
         if not self._size and not filename:
             return  # a browser sends this for a file field left empty
@@ -104,7 +108,9 @@ async def receive_images(
     hold: Callable[[int], None] = lambda _size: None,
     fields: Sequence[str] = (FIELD,),
 ) -> None:
-    """Take every part that has one of the names `fields`; `hold` is told how many bytes of an unfinished one are in memory.
+    """Take every part that has one of the names `fields`, and every URL named `urls`.
+
+    `hold` is told how many bytes of an unfinished part are in memory.
 
     Raises:
         InvalidRequest: the framing is broken, or a part has another name.
@@ -128,7 +134,9 @@ async def receive_images(
                 name, image = parts.whole.pop(0)
                 if submission.count >= settings.max_items:
                     raise PayloadTooLarge(f"The form has more than {settings.max_items:,} images; send them in parts.")
-                if image is None:
+                if name is None:
+                    await submission.add_url((image or b"").decode(errors="replace").strip())
+                elif image is None:
                     limit = settings.max_image_bytes
                     submission.refuse(name, "too-large", f"The image has more than {limit:,} bytes, the limit.")
                 else:

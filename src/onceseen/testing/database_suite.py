@@ -11,6 +11,7 @@ from onceseen.domain.job import Control, Counts, ImageFacts, ItemState, JobState
 from onceseen.domain.model import CANDIDATE, LIVE, ModelRow
 from onceseen.domain.views import AttemptRow, FileRow, JobFilter, WorkerRow
 from onceseen.ports.database import Database, Transaction
+from onceseen.testing.database_fetches import FetchCases
 from onceseen.testing.database_keys import KeyCases
 from onceseen.testing.database_rows import (
     ME,
@@ -36,7 +37,7 @@ def _job_with(tx: Transaction, states: list[int]) -> None:
         tx.items.insert([new_item(1, n, 7, state) for n, state in enumerate(states)])
 
 
-class DatabaseSuite(TaskCases, ViewCases, KeyCases):
+class DatabaseSuite(TaskCases, ViewCases, KeyCases, FetchCases):
     """Inherit, override `database`."""
 
     @pytest.fixture

@@ -17,7 +17,10 @@ DISAGREEING = """
 SELECT count(*) FROM item JOIN task ON task.id = item.task
 WHERE item.state = 2 AND (task.state <> 2 OR item.label IS NOT task.label OR item.score IS NOT task.score)
 """
-ORPHANS = "SELECT count(*) FROM item LEFT JOIN task ON task.id = item.task WHERE item.state = 0 AND task.id IS NULL"
+ORPHANS = """
+SELECT count(*) FROM item LEFT JOIN task ON task.id = item.task LEFT JOIN fetch ON fetch.job = item.job AND fetch.n = item.n
+WHERE item.state = 0 AND (task.id IS NULL) = (fetch.n IS NULL)
+"""
 TWICE = "SELECT count(*) FROM (SELECT input, lane FROM task GROUP BY input, lane, key HAVING count(*) > 1)"
 
 
@@ -29,7 +32,7 @@ class Verdict(NamedTuple):
         items, tasks: numbers by state.
         wrong_counters: jobs whose counters are not what their items say.
         disagreeing: succeeded items whose task says something else.
-        orphans: items that wait for a task that is not there.
+        orphans: items that wait for neither a task nor a fetch, or for both.
         twice: questions that have more than one task.
         attempts: the greatest attempt of a task.
     """

@@ -1,6 +1,7 @@
 """What counts as images, and the bodies that they become."""
 
 import io
+import json
 import pathlib
 from contextlib import ExitStack
 
@@ -95,7 +96,6 @@ def test_a_generator_is_taken(taken, folder):
         ([b"x", 3], "int is no image"),
         ([], "No image was given"),
         ("nowhere.png", "nowhere.png"),
-        ("http://x/y.png", "URLs are not built yet"),
         (["d/none/*.png"], "none"),
         (("n", 3), "n"),
     ],
@@ -103,6 +103,22 @@ def test_a_generator_is_taken(taken, folder):
 def test_what_is_no_image_is_said_with_the_cure(taken, folder, images, says):
     with pytest.raises(InvalidRequest, match=says):
         taken(images)
+
+
+URL = 'https://pictures.example/a b.png?x="1"'
+
+
+def test_urls_are_a_list_and_among_files_fields_of_the_form(folder):
+    with ExitStack() as copies:
+        query, headers, body = body_of(gather([URL, "HTTP://x/y"], copies))
+        assert (query, headers) == ({}, {"content-type": "application/json"})
+        assert json.loads(b"".join(body())) == {"urls": [URL, "HTTP://x/y"]}
+        assert json.loads(b"".join(body_of(gather(URL, copies))[2]())) == {"urls": [URL]}
+        query, headers, body = body_of(gather([("n.png", b"named"), URL], copies))
+    assert headers["content-type"].startswith("multipart/form-data")
+    first, second = b"".join(body()).split(b"Content-Disposition: ")[1:]
+    assert first.startswith(b'form-data; name="images"; filename="n.png"')
+    assert second.startswith(b'form-data; name="urls"\r\n\r\n' + URL.encode() + b"\r\n--")
 
 
 def test_a_text_file_object_is_said(taken, folder):
