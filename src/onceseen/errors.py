@@ -286,3 +286,9 @@ class NotFinished(ClientError, TimeoutError):
 
 REMEMBERED = frozenset({UnreadableImage.code})
 """Error kinds that no setting and no repetition would change: such a task is never run again (RECORD.md 3.3)."""
+
+
+def image_error(code: str, message: str) -> ImageError:
+    """The error of a kind that a worker named."""
+    kind = next((kind for kind in ImageError.__subclasses__() if kind.code == code), UnreadableImage)
+    return kind(message)

@@ -3,6 +3,9 @@
 from enum import IntEnum
 from typing import NamedTuple
 
+Digest = bytes
+"""A SHA-256, 32 bytes; for rows whose `bytes` are a number."""
+
 
 class JobState(IntEnum):
     """RECEIVING: hidden until its last chunk. The final ones follow from the counters."""
@@ -153,7 +156,10 @@ class FinishedItem(NamedTuple):
 
 
 class NewImage(NamedTuple):
-    """An image as a submission brings it. `location`: where its bytes lie, None when they were stored before."""
+    """An image as a submission brings it. `location`: where its bytes lie, None when they were stored before.
+
+    `pixel_digest`: SHA-256 of mode, size and pixels, where a worker has looked at it.
+    """
 
     project: int
     digest: bytes
@@ -163,6 +169,7 @@ class NewImage(NamedTuple):
     bytes: int
     location: str | None
     created_at: int
+    pixel_digest: Digest | None = None
 
 
 class ImageFacts(NamedTuple):

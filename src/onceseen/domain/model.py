@@ -5,8 +5,8 @@ from typing import NamedTuple
 LIVE, CANDIDATE = "live", "candidate"
 
 DIALECTS = ("v1", "forms", "scan", "jobboard")
-DIALECT_DEFAULTS = {"v1": "imagenet", "forms": "digits", "jobboard": "imagenet"}
-"""Which model answers a client that names none, until `onceseen models default` says otherwise."""
+DIALECT_DEFAULTS = {"v1": "imagenet", "forms": "digits", "scan": "diffraction", "jobboard": "imagenet"}
+"""Which model, if it is there, answers a client that names none, until `onceseen models default` says otherwise."""
 
 
 class ModelRow(NamedTuple):

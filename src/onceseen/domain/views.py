@@ -42,6 +42,7 @@ class ItemFilter(NamedTuple):
     Over all jobs, items of a job that is still received or being deleted are left out, but not from the dead letters.
 
     Attributes:
+        pixels: digest of the pixels, of any image that has them.
         label: the whole label, case and all.
         dead_letters: only items of tasks that failed for another reason than their image.
         query: the search grammar.
@@ -54,6 +55,7 @@ class ItemFilter(NamedTuple):
     job: bytes | None = None
     n: int | None = None
     digest: bytes | None = None
+    pixels: bytes | None = None
     states: tuple[str, ...] = ()
     label: str | None = None
     dead_letters: bool = False

@@ -2,7 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
-from onceseen.domain.job import Counts, FinishedItem, ItemRow, ItemState, JobRow, JobState, PendingItem, job_state
+from onceseen.domain.job import (
+    Counts,
+    FinishedItem,
+    ItemRow,
+    ItemState,
+    JobRow,
+    JobState,
+    NewImage,
+    PendingItem,
+    job_state,
+)
 from onceseen.domain.machine import is_answered
 from onceseen.domain.task import TaskRow
 from onceseen.flow.work import CANCELLED, Chunk, DoneItem, Entry, JobHead, Outcome, Tally, unique_tasks
@@ -18,13 +28,18 @@ def upsert_tasks(tx: Transaction, chunks: Sequence[Chunk], outcome: Outcome) -> 
 
 
 def upsert_images(tx: Transaction, chunks: Sequence[Chunk]) -> None:
-    """Phase 2: every image once, in the order of the digests; of equal ones the one that brings a location."""
-    found = {}
+    """Phase 2: every image once, in the order of the digests; of equal ones all that any of them brings."""
+    found: dict[bytes, NewImage] = {}
     for chunk in chunks:
         for entry in chunk.entries:
             image = entry.image
-            if image is not None and (image.digest not in found or image.location is not None):
+            if image is None:
+                continue
+            known = found.get(image.digest)
+            if known is None or image.location is not None:
                 found[image.digest] = image
+            if known is not None and (pixels := known.pixel_digest or image.pixel_digest):
+                found[image.digest] = found[image.digest]._replace(pixel_digest=pixels)
     if found:
         tx.images.upsert([found[digest] for digest in sorted(found)])
 

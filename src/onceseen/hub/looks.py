@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from onceseen.errors import TooBusy, UnreadableImage, WorkerDied
+from onceseen.errors import TooBusy, WorkerDied, image_error
 from onceseen.hub.links import WorkerLink
 from onceseen.hub.state import HubState
 from onceseen.wire import link as wire
@@ -16,6 +16,7 @@ WAIT_SECONDS = 60.0
 """For a worker, and for its answer."""
 LOOK_SECONDS = 20.0
 """What a worker that does nothing else may take for one look; then it counts as frozen."""
+LOOK_MS = 5.0  # what one is taken to cost, to spread them over the workers
 Source: TypeAlias = bytes | Callable[[], Awaitable[bytes]]
 """The bytes of an image, or what reads them when a worker needs them."""
 
@@ -44,14 +45,14 @@ async def look(
         path: of a local file that workers read themselves, instead of `data`.
 
     Raises:
-        UnreadableImage: three workers died of it, or it cannot be decoded.
+        ImageError: three workers died of it, or it cannot be decoded; of the kind that a run would give.
         TooBusy: no worker that could look within a minute.
     """
     kept = b"" if path else file
     wanted = wire.Look(0, thumbnail, pixel_digest, hub.settings.max_pixels, kept, path, frame, dataset)
     looked, thumbnail_bytes = await ask(hub, wanted, data)
     if looked.error_kind:
-        raise UnreadableImage(looked.error)
+        raise image_error(looked.error_kind, looked.error)
     return looked, thumbnail_bytes
 
 
@@ -85,7 +86,7 @@ async def _free(hub: HubState, tried: set[int], file: bytes, deadline: float) ->
             raise TooBusy("The server is about to end; try again in a moment.")
         links = [link for link in hub.workers() if not link.left and id(link) not in tried]
         if links:
-            return min(links, key=lambda link: (file not in link.shelf, link.held_ms))
+            return min(links, key=lambda link: (file not in link.shelf, link.held_ms + LOOK_MS * len(link.looks)))
         if hub.clock() > deadline:
             raise TooBusy("No worker is there to look at the image; start one with `onceseen worker`.")
         await asyncio.sleep(0.05)

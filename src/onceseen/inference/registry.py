@@ -81,8 +81,9 @@ class Catalog:
         return self._by_lane.get(lane)
 
     def default_ref(self, dialect: str) -> str | None:
-        """What a client of this dialect gets that names no model."""
-        return self._defaults.get(dialect) or DIALECT_DEFAULTS.get(dialect)
+        """What a client of this dialect gets that names no model; None when nobody has chosen and the usual one is not there."""
+        usual = DIALECT_DEFAULTS.get(dialect)
+        return self._defaults.get(dialect) or (usual if usual in self._live else None)
 
     def defaults(self) -> dict[str, str | None]:
         """All dialects and what answers their clients that name no model."""

@@ -215,6 +215,9 @@ class Images(Protocol):
         What is marked as deleted may go at any moment: nobody may rely on its bytes, only a claim may try them.
         """
 
+    def alike(self, project: int, pixel_digest: bytes, limit: int) -> list[bytes]:
+        """Digests of images with these pixels, as far as somebody has looked; oldest first."""
+
     def lose(self, project: int, digest: bytes, location: str) -> None:
         """The bytes at this location are damaged or gone: forget it, unless it was replaced."""
 
@@ -315,6 +318,9 @@ class Views(Protocol):
 
     def items(self, where: ItemFilter, limit: int) -> list[ItemView]:
         """Items with what is read from their tasks; the order and the filters are ItemFilter's."""
+
+    def names(self, where: ItemFilter, limit: int) -> list[str]:
+        """The different names of the items that a filter finds, sorted."""
 
     def job(self, job: bytes) -> tuple[JobRow, int] | None:
         """A job and how many of its pending items run now."""

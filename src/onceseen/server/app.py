@@ -6,11 +6,12 @@ from http import HTTPStatus
 from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from onceseen.errors import InvalidRequest, OnceseenError
 from onceseen.hub.hub import Hub
-from onceseen.server import docs, events, health, home, images, jobs, models, openapi, predictions, workers
+from onceseen.server import docs, events, forms, health, home, images, jobs, models, openapi, predictions, scan, workers
 from onceseen.server.asgi import PROBLEM, App, Receive, Scope, Send, problem
 from onceseen.server.common import only_known_parameters
 from onceseen.server.guard import Guard
@@ -29,12 +30,13 @@ def build_app(hub: Hub, settings: Settings) -> App:
         dependencies=[Depends(only_known_parameters)],
     )
     api.state.hub, api.state.settings = hub, settings
-    for resource in (jobs, predictions, images, models, workers, events, health, home, docs):
+    for resource in (jobs, predictions, images, models, workers, events, health, home, docs, scan, forms):
         api.include_router(resource.router)
     api.openapi = cache(lambda: openapi.document(api.routes))  # type: ignore[method-assign]  # FastAPI's own way
     api.add_exception_handler(OnceseenError, _onceseen)
     api.add_exception_handler(HTTPException, _http)
     api.add_exception_handler(RequestValidationError, _validation)
+    api.add_exception_handler(ClientDisconnect, _gone)
     api.add_exception_handler(Exception, _unexpected)
     submit = SubmitRoute(hub, settings)
 
@@ -71,6 +73,11 @@ async def _http(_request: Request, error: Exception) -> Response:
     code = status.phrase.lower().replace(" ", "-")
     body = ProblemOut(f"urn:onceseen:error:{code}", status.phrase, status.value, str(error.detail), code)
     return Response(encode(body), error.status_code, error.headers, PROBLEM)
+
+
+async def _gone(_request: Request, _error: Exception) -> Response:
+    """Its sender is lost in the middle of a request: nobody reads this."""
+    return Response(status_code=400)
 
 
 async def _unexpected(_request: Request, _error: Exception) -> Response:

@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -51,9 +51,9 @@ def only_known_parameters(request: Request) -> None:
             raise InvalidRequest(f"`{name[:50]}` is no parameter of this call; known are {', '.join(known) or 'none'}.")
 
 
-def json(value: Any, status: int = 200) -> Response:
+def json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """An answer in JSON."""
-    return Response(encode(value), status, media_type="application/json")
+    return Response(encode(value), status, headers, "application/json")
 
 
 def page(items: Sequence[Any], limit: int, cursor: str | None) -> Response:

@@ -17,9 +17,12 @@ from onceseen.wire.http import (
     ImageOut,
     ItemOut,
     JobOut,
+    MatchOut,
     ModelOut,
     Page,
+    ScanOut,
     StatsOut,
+    UrlIn,
     WorkerOut,
 )
 
@@ -39,6 +42,7 @@ TAGS = {
     "images": ("Images", "Bytes, named by their SHA-256, with all the names and answers that they got."),
     "models": ("Models", "What looks at images: versions, the live one of a name, and defaults."),
     "workers": ("Workers and load", "Who works now, how much waits."),
+    "scan": ("Scan", "A dialect: pictures known by the hash of their pixels (docs/dialects.md)."),
     "events": ("Events", "What happens, as it happens."),
     "health": ("Health", "For supervisors and monitoring."),
 }
@@ -64,6 +68,9 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "max_score": {"description": "A score of at most this."},
     "after": {"description": "Finished after this moment, RFC 3339 with its zone."},
     "before": {"description": "Finished before this moment, RFC 3339 with its zone."},
+    "scan.name": {"description": "The name that the picture gets.", "example": "good.png"},
+    "scan.model": {"description": "`NAME` or `NAME:VERSION`; without it the default of `scan`."},
+    "scan.digest": {"description": "The `hash` that a scan answered.", "example": examples.DIGEST},
     "predictions.name": {"description": "The beginning of the item's name."},
     "events.after": {"description": "Only events with a greater `seq`; without it from now on."},
     "last-event-id": {"description": "The same, as browsers send it when they connect again."},
@@ -237,6 +244,9 @@ DRAINING = {
 A_JOB, AN_IMAGE = f"/v1/jobs/{examples.JOB_ID}", f"/v1/images/{examples.DIGEST}"
 COUNTS = "How far a job has come; it is `failed` if any item has failed and nothing is left to run."
 ANSWER = "One image of a job with its answer: the label, all scores worth telling, and the times of its way."
+SCANNED = """The raw bytes of a picture, of any content type. The answer comes when a worker has decoded it and it is on the
+disk, with `Location` of its item; its prediction comes later. One that cannot be decoded is a failed item, and a problem here."""
+A_URL = {"schema": {"$ref": "#/components/schemas/UrlIn"}, "example": {"url": "https://example.org/good.png"}}
 WRONG, GONE, NO_MODEL = "invalid-request", "not-found", "unknown-model"
 
 OPERATIONS: Mapping[str, Operation] = {
@@ -300,6 +310,8 @@ OPERATIONS: Mapping[str, Operation] = {
         WRONG,
         GONE,
         "unreadable-image",
+        "too-many-pixels",
+        "unsupported-format",
         "too-busy",
     ),
     "GET /v1/images/{digest}/predictions": get(
@@ -346,6 +358,27 @@ OPERATIONS: Mapping[str, Operation] = {
     ),
     "GET /v1/workers": get("workers", "List workers", "/v1/workers", Page[WorkerOut], examples.WORKERS),
     "GET /v1/stats": get("workers", "Counts and rates", "/v1/stats", StatsOut, examples.STATS),
+    "POST /scan/image/{name}": Operation(
+        "scan",
+        "Scan a picture",
+        f"curl --data-binary @good.png '{BASE}/scan/image/good.png'",
+        ScanOut,
+        examples.SCAN,
+        problems=(WRONG, NO_MODEL, "unreadable-image", "too-many-pixels", "too-large", "too-busy", "storage-full"),
+        body={"required": True, "content": {"*/*": BYTES}},
+        text=SCANNED,
+    ),
+    "POST /scan/url": Operation(
+        "scan",
+        "Scan a picture at a URL",
+        f"""curl -d '{{"url": "https://example.org/good.png"}}' '{BASE}/scan/url'""",
+        ScanOut,
+        examples.SCAN,
+        problems=(WRONG, NO_MODEL, "unreadable-image", "fetch-refused", "fetch-failed", "too-large", "too-busy"),
+        body={"required": True, "content": {"application/json": A_URL}},
+        body_type=UrlIn,
+    ),
+    "GET /match/{digest}": get("scan", "Find a picture", f"/match/{examples.DIGEST}", MatchOut, examples.MATCH, WRONG),
     "GET /v1/events": get(
         "events",
         "Follow events",

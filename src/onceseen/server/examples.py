@@ -15,9 +15,11 @@ from onceseen.wire.http import (
     ItemOut,
     JobOut,
     LaneOut,
+    MatchOut,
     ModelOut,
     Page,
     Prediction,
+    ScanOut,
     StatsOut,
     WorkerOut,
     encode_text,
@@ -165,6 +167,7 @@ STATS = StatsOut(
 )
 JOBS, ITEMS, MODELS, WORKERS = Page([JOB], None), Page([ITEM], None), Page([A_MODEL], None), Page([WORKER], None)
 DEAD_LETTERS = Page([DEAD], None)
+SCAN, MATCH = ScanOut(DIGEST, "good.png"), MatchOut(["good.png", "http://127.0.0.1/best.png"], [ITEM])
 COUNT, DEFAULT, ALIVE, READY = CountOut(1), DefaultOut("v1", MODEL), HealthOut("ok"), HealthOut("ok", 2, 81_920)
 EVENT = EventOut(812, AT, MODEL_PROMOTED, MODEL, msgspec.Raw(b'{"name":"imagenet","version":"1","stage":"live"}'))
 EVENTS = f"retry: 1000\n\nid: 812\ndata: {encode_text(EVENT)}\n\n"

@@ -26,7 +26,7 @@ MARKS = {"succeeded": "\u2713", "failed": "\u2717", "cancelled": "\u2013", "queu
 async def static(name: str) -> Response:
     """A file of the pages."""
     file = STATIC / name
-    if name not in {known.name for known in STATIC.iterdir()}:
+    if file.suffix not in KINDS or name not in {known.name for known in STATIC.iterdir()}:
         raise NotFound(f"There is no file {name[:50]!r}.")
     return Response(file.read_bytes(), media_type=KINDS[file.suffix], headers={"cache-control": "no-cache"})
 
@@ -82,7 +82,7 @@ def _card(item: ItemOut) -> str:
     if item.digest and item.state != "failed":
         source = f"/v1/images/{item.digest}"
         picture = f'<a href="{source}/content"><img src="{source}/thumbnail?size=320" alt="{escape(item.name)}" loading="lazy"></a>'
-    answer = escape(_short(item.label)) if item.label else escape(item.error.message if item.error else item.state)
+    answer = escape(short(item.label)) if item.label else escape(item.error.message if item.error else item.state)
     score = ""
     if item.score is not None:
         score = f'<meter min="0" max="1" value="{item.score:.4f}"></meter><span class="score">{item.score:.3f}</span>'
@@ -95,7 +95,7 @@ def _card(item: ItemOut) -> str:
     )
 
 
-def _short(label: str) -> str:
-    """ImageNet's labels begin with a WordNet id that says nothing to a person."""
+def short(label: str) -> str:
+    """A label for people: ImageNet's begin with a WordNet id that says nothing to a person."""
     head, _, rest = label.partition(" ")
     return rest if rest and head.startswith("n") and head[1:].isdigit() else label

@@ -78,9 +78,10 @@ async def thumbnail(
 async def predictions(
     hub: TheHub, request: Request, digest: str, cursor: str | None = None, limit: OptionalLimit = None
 ) -> Response:
-    """All items of an image, newest first."""
-    image = await _image(hub, digest)
-    where = ItemFilter(hub.settings.project, digest=image.digest, cursor=read_cursor(cursor))
+    """All items of an image, newest first; asked by its pixels, those of all its copies."""
+    image, wanted = await _image(hub, digest), image_digest(digest)
+    where = ItemFilter(hub.settings.project, cursor=read_cursor(cursor))
+    where = where._replace(digest=wanted) if image.digest == wanted else where._replace(pixels=wanted)
     return await listing(hub, request, where, limit)
 
 

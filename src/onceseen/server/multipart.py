@@ -1,6 +1,6 @@
 """`multipart/form-data`, streamed: each part becomes an item as soon as it has ended; nothing is spooled to disk."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
@@ -20,10 +20,11 @@ MAX_BOUNDARY = 200  # RFC 2046 allows 70
 class _Parts:
     """Collects the parser's callbacks into whole parts."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, fields: Sequence[str]) -> None:
         self.whole: list[tuple[str | None, bytes | None]] = []  # name, bytes; no name: a URL; no bytes: too large
         self.ended = False
         self._limit = limit
+        self._fields = fields
         self._field = b""
         self._value = b""
         self._headers: dict[bytes, bytes] = {}
@@ -84,9 +85,10 @@ class _Parts:
         if field == URL_FIELD and filename is None:
             self.whole.append((None, b"".join(self._data)))
             return
-        if field != FIELD:
+        if field not in self._fields:
             raise InvalidRequest(
-                f"The form has a field {field[:50]!r}; images go into the field {FIELD!r}, URLs of images into {URL_FIELD!r}."
+                f"The form has a field {field[:50]!r}; images go into the field {self._fields[0]!r}, "
+                f"URLs of images into {URL_FIELD!r}."
             )
         if not self._size and not filename:
             return  # a browser sends this for a file field left empty
@@ -104,8 +106,11 @@ async def receive_images(
     content_type: str,
     settings: Settings,
     hold: Callable[[int], None] = lambda _size: None,
+    fields: Sequence[str] = (FIELD,),
 ) -> None:
-    """Take every part named `images`, and every URL named `urls`; `hold` is told how many bytes of an unfinished one are in memory.
+    """Take every part that has one of the names `fields`, and every URL named `urls`.
+
+    `hold` is told how many bytes of an unfinished part are in memory.
 
     Raises:
         InvalidRequest: the framing is broken, or a part has another name.
@@ -115,7 +120,7 @@ async def receive_images(
     boundary = options.get(b"boundary")
     if not boundary:
         raise InvalidRequest("The Content-Type multipart/form-data has no boundary.")
-    parts = _Parts(settings.max_image_bytes)
+    parts = _Parts(settings.max_image_bytes, fields)
     if len(boundary) > MAX_BOUNDARY:
         raise InvalidRequest(
             f"The boundary of the form has {len(boundary)} characters; at most {MAX_BOUNDARY} are allowed."

@@ -147,6 +147,38 @@ class ViewCases:
             assert reader.views.image(2, digest(1)) is None
             assert reader.views.image(1, digest(2)) is None
 
+    def test_copies_of_a_picture_are_found_by_their_pixels(self, database: Database) -> None:
+        """Oldest first; what is known of the pixels stays; of deleted copies and other projects' nothing is shown."""
+        pixels = digest(99)
+        with database.begin() as tx:
+            tx.images.upsert([new_image(1, "pack:1"), new_image(2, "pack:2", pixel_digest=pixels, created_at=900)])
+            tx.images.upsert([new_image(1, pixel_digest=pixels), new_image(2), new_image(3, pixel_digest=digest(98))])
+            tx.images.upsert([new_image(2, pixel_digest=digest(97)), new_image(5, pixel_digest=pixels, project=2)])
+            assert tx.images.alike(1, pixels, 9) == [digest(2), digest(1)]
+            assert tx.images.alike(1, pixels, 1) == [digest(2)]
+            assert tx.images.locate(1, [digest(1)]) == {digest(1): "pack:1"}
+            places = [(1, 1, "b"), (2, 2, "a"), (3, 2, "b"), (4, 3, "c"), (6, 1, "being received")]
+            tx.items.insert([new_item(job, 0, number, name=name) for job, number, name in places])
+            tx.items.insert([new_item(5, 0, 5, name="theirs", project=2)])
+            tx.jobs.insert([new_job(number, state=JobState.PENDING) for number in range(1, 6)])
+            tx.jobs.insert([new_job(6, state=JobState.RECEIVING)])
+        where = ItemFilter(1, pixels=pixels)
+        with database.read() as reader:
+            assert _places(reader.views.items(where, 9)) == [(3, 0), (2, 0), (1, 0)]
+            assert reader.views.names(where, 9) == ["a", "b"]
+            assert reader.views.names(where, 1) == ["a"]
+            image = reader.views.image(1, pixels)
+            assert image is not None
+            assert (image.digest, image.pixel_digest, image.names) == (digest(2), pixels, ("a", "b"))
+        with database.begin() as tx:
+            tx.items.remove(ident(2), [0])
+            tx.items.remove(ident(3), [0])
+            tx.images.orphan(1, [digest(2)], 5000)
+        with database.read() as reader:
+            image = reader.views.image(1, pixels)
+            assert image is not None
+            assert image.digest == digest(1)
+
     def test_totals_count_the_whole_record(self, database: Database) -> None:
         """Of an empty one too; failures of the last day apart."""
         with database.read() as reader:

@@ -129,6 +129,26 @@ class ImageOut(msgspec.Struct):
     created_at: datetime | None
 
 
+class UrlIn(msgspec.Struct):
+    """Where a picture is to be fetched."""
+
+    url: str
+
+
+class ScanOut(msgspec.Struct):
+    """A picture that was taken: the hash of its mode, size and pixels, and the name under which it is known."""
+
+    hash: str
+    filename: str
+
+
+class MatchOut(msgspec.Struct):
+    """What is known of a picture: its names, sorted (at most 10,000), and its newest items with their answers (at most 100)."""
+
+    matched_names: list[str]
+    matches: list[ItemOut]
+
+
 class ModelOut(msgspec.Struct):
     """One version of a model. `images`: that went through it since the server started."""
 

@@ -12,6 +12,7 @@ from onceseen.domain.ids import first_id_of
 from onceseen.domain.job import ItemRow, JobRow, JobState
 from onceseen.domain.query import JOB_WORDS, STATES, Query, Term, parse
 from onceseen.domain.views import ItemFilter, JobFilter, WorkerRow
+from onceseen.drivers.sql import images
 from onceseen.testing.database_memory import database_in_memory
 from onceseen.testing.database_rows import digest, ident, in_state, new_item, new_job
 
@@ -311,6 +312,8 @@ def test_a_page_of_the_common_lists_sorts_nothing(database, where, way):
     ("where", "way"),
     [
         (ItemFilter(1, dead_letters=True), "SEARCH item USING INDEX item_failed (task=?)"),
+        (ItemFilter(1, pixels=digest(9)), "SEARCH item USING INDEX item_digest (digest=? AND project=?)"),
+        (ItemFilter(1, pixels=digest(9)), "SEARCH image USING COVERING INDEX image_pixels (project=? AND pixel_digest=?)"),
         (ItemFilter(1, query=parse("state:running")), "SEARCH item USING INDEX item_pending (task=?)"),
         (ItemFilter(1, query=parse("digest:ab12")), "SEARCH item USING INDEX item_digest (digest>? AND digest<?)"),
     ],
@@ -319,6 +322,17 @@ def test_what_is_few_is_found_by_its_index_and_then_sorted(database, where, way)
     found = plan(database, lambda views: views.items(where, 100))
     assert way in found
     assert "SCAN item" not in found
+
+
+def test_copies_are_found_by_the_index_of_pixels(database):
+    names = plan(database, lambda views: views.names(ItemFilter(1, pixels=digest(9)), 100))
+    assert "SEARCH item USING INDEX item_digest" in names
+    assert "image_pixels" in plan(database, lambda views: views.image(1, digest(9)))
+    with database._engine.connect() as connection:
+        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {images.ALIKE}", (1, 1, digest(9), 9))
+        found = "\n".join(row[3] for row in rows)
+    assert "image_pixels (project=? AND pixel_digest=?)" in found
+    assert "SEARCH image USING PRIMARY KEY (project=? AND digest=?)" in found
 
 
 def test_jobs_and_counts_read_no_more_than_they_show(database):

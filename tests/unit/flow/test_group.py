@@ -37,6 +37,16 @@ def test_a_submission_writes_job_items_tasks_and_images(record):
         assert len(reader.images.locate(1, [digest(1), digest(2)])) == 2
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_image_takes_what_every_submission_of_a_group_brings(record, order):
+    plain, looked = record.chunk([1]), record.chunk([1])
+    looked.entries[0].image = looked.entries[0].image._replace(location=None, pixel_digest=digest(9))
+    record.commit(Group(chunks=[plain, looked][::order]))
+    with record.database.read() as reader:
+        assert reader.images.alike(1, digest(9), 2) == [digest(1)]
+        assert reader.images.locate(1, [digest(1)])
+
+
 def test_a_job_is_hidden_until_its_last_chunk(record):
     head = record.head()
     first = Chunk(head, [record.entry(head, 0, 1)], first=True, last=False)

@@ -8,10 +8,16 @@ from onceseen.drivers.sql.cursor import Statements
 UPSERT = f"""
 INSERT INTO image ({", ".join(NewImage._fields)}) VALUES :values
 ON CONFLICT (project, digest) DO UPDATE SET deleted_at = NULL,
+  pixel_digest = coalesce(image.pixel_digest, excluded.pixel_digest),
   location = CASE WHEN image.location IS NULL OR (image.location LIKE 'path:%' AND excluded.location IS NOT NULL)
                   THEN excluded.location ELSE image.location END
 """
 DESCRIBE = "UPDATE image SET media_type = ?, width = ?, height = ? WHERE project = ? AND digest = ? AND width IS NULL"
+# In two steps: one alone would read all images of the project in the order of the primary key.
+ALIKE = (
+    "SELECT digest FROM image WHERE project = ? AND digest IN "
+    "(SELECT digest FROM image WHERE project = ? AND pixel_digest = ?) ORDER BY created_at, digest LIMIT ?"
+)
 UNNAMED = "NOT EXISTS (SELECT 1 FROM item WHERE item.digest = image.digest AND item.project = image.project)"
 DELETED = f"SELECT project, digest, location FROM image WHERE deleted_at <= ? AND {UNNAMED} LIMIT ?"
 STORED = "location IS NOT NULL AND location NOT LIKE 'path:%' AND deleted_at IS NULL"
@@ -30,6 +36,9 @@ class SqlImages(Statements):
         kept = "location IS NOT NULL" if paths else STORED
         sql = f"SELECT digest, location FROM image WHERE project = ? AND digest IN (:list) AND {kept}"
         return dict(self._among(sql, digests, before=(project,)))
+
+    def alike(self, project: int, pixel_digest: bytes, limit: int) -> list[bytes]:
+        return [row[0] for row in self._all(ALIKE, (project, project, pixel_digest, limit))]
 
     def lose(self, project: int, digest: bytes, location: str) -> None:
         sql = "UPDATE image SET location = NULL WHERE project = ? AND digest = ? AND location = ?"

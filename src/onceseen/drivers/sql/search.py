@@ -8,13 +8,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, and_, false, func, literal, not_, or_, select, text, tuple_
+from sqlalchemy import ColumnElement, Select, String, and_, false, func, literal, not_, or_, select, text, tuple_
 
 from onceseen.domain.ids import first_id_of, now
 from onceseen.domain.query import Query, Term
 from onceseen.domain.task import TaskState
 from onceseen.domain.views import ItemFilter, JobFilter
-from onceseen.drivers.sql.schema import item, job, task, worker
+from onceseen.drivers.sql.schema import image, item, job, task, worker
 
 Condition = ColumnElement[bool]
 Column = ColumnElement[Any]
@@ -35,6 +35,8 @@ def item_conditions(where: ItemFilter) -> list[Condition]:
     found: list[Condition] = [item.c.project == where.project]
     exact = {item.c.job: where.job, item.c.n: where.n, item.c.digest: where.digest, item.c.label: where.label}
     found += [column == value for column, value in exact.items() if value is not None]
+    if where.pixels is not None:
+        found.append(item.c.digest.in_(copies(where.project, where.pixels)))
     if where.states:
         found.append(or_(*(_item_state(state) for state in where.states)))
     if where.after is not None:
@@ -50,6 +52,11 @@ def item_conditions(where: ItemFilter) -> list[Condition]:
         hidden = ("state = 0", "control <> 0 AND control = 2")  # being received, being deleted
         found += [item.c.job.not_in(select(job.c.id).where(text(words))) for words in hidden]
     return found + _terms(where.query, _ITEM, where.now)
+
+
+def copies(project: int, pixels: bytes) -> Select[tuple[bytes]]:
+    """Digests of images with these pixels: alone in its index, or SQLite would read the project's images in order."""
+    return select(image.c.digest).where(image.c.project == project, image.c.pixel_digest == pixels)
 
 
 def job_conditions(where: JobFilter) -> list[Condition]:

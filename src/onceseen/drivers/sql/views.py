@@ -3,14 +3,14 @@
 from collections.abc import Container
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, case, func, select, text
+from sqlalchemy import Connection, Select, case, func, select, text
 
 from onceseen.domain.ids import now
 from onceseen.domain.job import JobRow
 from onceseen.domain.task import TaskState
 from onceseen.domain.views import AttemptRow, ImageView, ItemFilter, ItemView, JobFilter, LaneTotals, Totals
 from onceseen.drivers.sql.schema import attempt, image, item, job, task
-from onceseen.drivers.sql.search import RUNNING_ITEM, item_conditions, job_conditions
+from onceseen.drivers.sql.search import RUNNING_ITEM, copies, item_conditions, job_conditions
 
 DAY = 86_400_000_000  # microseconds
 
@@ -31,6 +31,10 @@ class SqlViews:
         query = query.where(*item_conditions(where)).limit(limit)
         rows = self._connection.execute(_ordered(query, where))
         return [_consistent(ItemView._make(row[:-1]), row[-1]) for row in rows]
+
+    def names(self, where: ItemFilter, limit: int) -> list[str]:
+        query = select(item.c.name).distinct().select_from(_WITH_TASK).where(*item_conditions(where))
+        return list(self._connection.execute(query.order_by(item.c.name).limit(limit)).scalars())
 
     def job(self, job_id: bytes) -> tuple[JobRow, int] | None:
         row = self._connection.execute(select(*_JOB).where(job.c.id == job_id)).first()
@@ -53,9 +57,10 @@ class SqlViews:
         columns = [image.c[name] for name in ImageView._fields[:-1]]
         named = image.c.digest == digest
         row = self._connection.execute(select(*columns).where(image.c.project == project, named)).first()
-        if row is None:
-            pixels = and_(image.c.pixel_digest == digest, image.c.pixel_digest.is_not(None))
-            row = self._connection.execute(select(*columns).where(image.c.project == project, pixels).limit(1)).first()
+        if row is None:  # of several images with these pixels the oldest that is still there
+            alike = select(*columns).where(image.c.project == project, image.c.digest.in_(copies(project, digest)))
+            alike = alike.where(image.c.deleted_at.is_(None)).order_by(image.c.created_at, image.c.digest)
+            row = self._connection.execute(alike.limit(1)).first()
         if row is None:
             return None
         found = ImageView._make([*row, ()])
