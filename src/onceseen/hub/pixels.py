@@ -7,11 +7,12 @@ from typing import NamedTuple
 
 from onceseen.domain.fetch import name_of
 from onceseen.domain.job import JobRow
-from onceseen.domain.task import NO_PARAMS, Request, Submission, TaskState, task_key
+from onceseen.domain.task import NO_PARAMS, TaskState, task_key
 from onceseen.errors import FetchRefused, ImageError, TooBusy
 from onceseen.flow.work import Entry
 from onceseen.hub import looks
 from onceseen.hub.state import HubState
+from onceseen.hub.submission import Request, Submission
 from onceseen.inference.registry import Model
 
 LOOKS = 16
