@@ -266,3 +266,23 @@ def test_a_worker_that_is_stuck_in_a_look_is_given_up(running_hub, monkeypatch):
             assert (await adding)[1] == b"thumbnail"
 
     asyncio.run(run())
+
+
+def test_a_batch_holds_frames_of_one_stack_only(running_hub):
+    """Or a batch of 64 stacks would bring the bytes of all of them into memory at once."""
+
+    async def run():
+        async with running_hub() as hub:
+            worker = Worker(hub, 2)
+            one = submission(hub)
+            files = [STACK + b"%d" % n for n in range(6)]
+            for number, data in enumerate(files):
+                await one.add(f"{number}.h5", data)
+            row = await one.finish()
+            await until(lambda: row_of(hub, row.id).state == JobState.SUCCEEDED)
+            batches = worker.got(wire.Batch)
+            assert sum(len(batch.images) for batch, _ in batches) == 12
+            assert all(len({image.file for image in batch.images}) == 1 for batch, _ in batches)
+            assert [len(worker.link.shelf), max(len(payload) for _, payload in batches)] == [2, len(files[0])]
+
+    asyncio.run(run())
