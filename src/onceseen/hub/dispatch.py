@@ -118,18 +118,21 @@ class Dispatcher:
         return max(1, min(BATCH_IMAGES, int(BATCH_MS / cost_ms)))
 
     def batches(self, units: Iterable[Unit], cost_ms: float) -> list[list[Unit]]:
-        """Cut units into batches; a suspect runs alone."""
+        """Cut units into batches; a suspect runs alone, and of several stacks each has its own: they may be large."""
         at_most = self.batch_images(cost_ms)
         found: list[list[Unit]] = []
         current: list[Unit] = []
-        size = 0
+        size, stack = 0, b""
         for unit in units:
             if unit.suspect:
                 found.append([unit])
                 continue
-            if current and (len(current) >= at_most or size + unit.size > BATCH_BYTES):
+            other = unit.of_stack and stack not in (b"", unit.digest)
+            if current and (other or len(current) >= at_most or size + unit.size > BATCH_BYTES):
                 found.append(current)
-                current, size = [], 0
+                current, size, stack = [], 0, b""
+            if unit.of_stack:
+                stack = unit.digest
             current.append(unit)
             size += unit.size
         if current:

@@ -4,7 +4,7 @@ from typing import Protocol
 
 import structlog
 
-from onceseen.domain.task import dataset_of
+from onceseen.domain.task import NO_PARAMS, dataset_of
 from onceseen.hub.units import Lease, Unit
 from onceseen.ports.link import Frame, Link
 from onceseen.wire import link as wire
@@ -51,7 +51,7 @@ class WorkerLink:
         self.looks: dict[int, float] = {}  # numbers of looks in hand -> when they were sent, the loop's clock
         self.turned = now  # when it last finished something
         self.shelf: Shelf[None] = Shelf()  # stacks that it has
-        self.shelf_used = now
+        self.kept_at: float | None = None  # when it was last sent something that it keeps
         self.current: bytes | None = None  # the lane it stays with, since when
         self.current_since = 0.0
         self.planned_ms = 0.0  # work that a running claim will bring
@@ -148,13 +148,13 @@ class WorkerLink:
         """Stacks of a batch that the worker does not have and nobody has read: digest -> the first unit of it."""
         wanted: dict[bytes, Unit] = {}
         for unit in lease.units:
-            if unit.of_stack and unit.digest not in self.shelf:
+            if unit.frame is not None and not unit.path and unit.digest not in self.shelf:
                 wanted.setdefault(unit.digest, unit)
         return {digest: unit for digest, unit in wanted.items() if unit.data is None}
 
     def shelve(self, digest: bytes, data: bytes | None) -> int:
         """A stack is sent for, which must be here or in `data`; how many bytes of it have to travel."""
-        self.shelf_used = self.hub.clock()
+        self.kept_at = self.hub.clock()
         if digest not in self.shelf:
             assert data is not None
             self.shelf.put(digest, len(data), None)
@@ -163,25 +163,24 @@ class WorkerLink:
         return 0
 
     def tidy(self) -> None:
-        """Have the worker forget stacks that nobody has asked for in a while."""
-        if len(self.shelf) and self.hub.clock() - self.shelf_used > SHELF_SECONDS:
+        """Have the worker forget stacks, also local ones, that nobody has asked for in a while."""
+        if self.kept_at is not None and self.hub.clock() - self.kept_at > SHELF_SECONDS:
+            self.kept_at = None
             self.shelf.clear()
             self.send(wire.Forget())
 
     def _send_batch(self, lease: Lease) -> None:
         lease.is_sent = True
-        # Frames of one file stand together, and files that the worker has come first: none makes room for another too early.
-        lease.units.sort(
-            key=lambda unit: (unit.digest not in self.shelf, unit.digest) if unit.of_stack else (False, b"")
-        )
         payload: list[bytes] = []
         images = [self._image(unit, payload) for unit in lease.units]
         self.send(wire.Batch(lease.number, lease.lane, images), payload)
 
     def _image(self, unit: Unit, payload: list[bytes]) -> wire.ImageRef:
         """What is said of an image; its bytes, where they travel, are added to the payload."""
-        dataset = dataset_of(unit.params)
+        dataset = "" if unit.params == NO_PARAMS else dataset_of(unit.params)
         if unit.path:
+            if unit.frame is not None:
+                self.kept_at = self.hub.clock()
             return wire.ImageRef(path=unit.path, frame=unit.frame, dataset=dataset)
         data, unit.data = unit.data, None  # it travels once; another attempt reads it from the store
         if unit.frame is None:

@@ -101,7 +101,9 @@ async def _asked(
     answered: asyncio.Future[tuple[wire.Looked, bytes] | None] = asyncio.get_running_loop().create_future()
     hub.looks.open[number] = answered
     link.looks[number] = hub.clock()
-    if wanted.file and not link.shelve(wanted.file, payload[0] if payload else None):
+    if wanted.path:
+        link.kept_at = hub.clock()
+    elif wanted.file and not link.shelve(wanted.file, payload[0] if payload else None):
         payload = []  # it has the file already
     link.send(msgspec.structs.replace(wanted, look=number), payload)
     try:

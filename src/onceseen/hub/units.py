@@ -84,10 +84,12 @@ class Lease:
     is_waiting: bool = False  # its stacks are being read from the store
 
     def has_room(self, units: Sequence[Unit], at_most: int) -> bool:
-        """Whether these may come along: not too many, not too large, and a suspect runs alone."""
+        """Whether these may come along: not too many, not too large, of one stack at most, and a suspect runs alone."""
         everyone = [*self.units, *units]
         size = sum(unit.size for unit in everyone)
-        return len(everyone) <= at_most and size <= BATCH_BYTES and not any(unit.suspect for unit in everyone)
+        if len(everyone) > at_most or size > BATCH_BYTES or any(unit.suspect for unit in everyone):
+            return False
+        return len({unit.digest for unit in everyone if unit.of_stack}) < 2
 
 
 @dataclass(slots=True)

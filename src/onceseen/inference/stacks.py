@@ -225,7 +225,7 @@ class Frame(NamedTuple):
 
 def first(data: bytes | memoryview, max_pixels: int) -> Decoded:
     """The picture that stands for a file: its only one, or its first frame. Raises ImageError as `decode` does."""
-    if is_hdf5(data):
+    if data[:2] not in (b"\xff\xd8", b"\x89P") and is_hdf5(data):
         return File(bytes(data)).frame(0, "", max_pixels)
     return decode(data, max_pixels)
 

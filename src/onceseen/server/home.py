@@ -81,7 +81,9 @@ def _card(item: ItemOut) -> str:
     picture = ""
     if item.digest and item.state != "failed":
         source = f"/v1/images/{item.digest}"
-        picture = f'<a href="{source}/content"><img src="{source}/thumbnail?size=320" alt="{escape(item.name)}" loading="lazy"></a>'
+        frame = f"&amp;frame={item.frame}" if item.frame else ""
+        image = f'<img src="{source}/thumbnail?size=320{frame}" alt="{escape(item.name)}" loading="lazy">'
+        picture = f'<a href="{source}/content">{image}</a>'
     answer = escape(short(item.label)) if item.label else escape(item.error.message if item.error else item.state)
     score = ""
     if item.score is not None:

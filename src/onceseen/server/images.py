@@ -103,9 +103,10 @@ async def _bytes(hub: Hub, image: ImageView) -> bytes:
     if location is None:
         raise NotFound(BlobMissing().message)
     if location.startswith("path:"):
-        data = await hub.read(lambda: _read(Path(location[5:])))
+        limit = hub.settings.max_image_bytes
+        data = await hub.read(lambda: _read(Path(location[5:]), limit))
         if data is None:
-            raise NotFound(f"The file {location[5:]} is gone.")
+            raise NotFound(f"The file {location[5:]} is gone, or has more than {limit:,} bytes.")
         return data
     try:
         return await hub.read(lambda: hub.blobs.get(location))
@@ -113,9 +114,9 @@ async def _bytes(hub: Hub, image: ImageView) -> bytes:
         raise NotFound(error.message) from error
 
 
-def _read(file: Path) -> bytes | None:
+def _read(file: Path, limit: int | None = None) -> bytes | None:
     try:
-        return file.read_bytes()
+        return file.read_bytes() if limit is None or file.stat().st_size <= limit else None
     except OSError:
         return None
 

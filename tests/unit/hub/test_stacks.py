@@ -15,6 +15,7 @@ from onceseen.hub.submission import Request, Submission
 from onceseen.inference.finish import pack
 from onceseen.testing.fake_worker import FakeWorker
 from onceseen.wire import link as wire
+from onceseen.worker.received import Received
 
 STACK = b"\x89HDF\r\n\x1a\n" + bytes(2000)  # the hub takes its first bytes for granted
 SCORES = pack(np.eye(10, dtype=np.float32)[0])
@@ -39,15 +40,22 @@ def row_of(hub, job):
 
 
 class Worker(FakeWorker):
-    """Answers batches by itself, and looks by a given number of frames."""
+    """Answers batches by itself, and looks by a given number of frames; it keeps what a worker keeps."""
 
     def __init__(self, hub, frames=0):
         self.frames = frames
+        self.received = Received(1 << 20)
         super().__init__(hub)
 
     def send(self, header, payload=()):
         super().send(header, payload)
-        message = self.sent[-1][0]
+        message, data = self.sent[-1]
+        if isinstance(message, wire.Batch):
+            assert len(self.received.batch(message, data)) == len(message.images)
+        elif isinstance(message, wire.Look):
+            self.received.looked_at(message, data)
+        elif isinstance(message, wire.Forget):
+            self.received.forget()
         if isinstance(message, wire.Load):
             asyncio.get_running_loop().call_soon(self.say, wire.Ready(message.lane, 5.0))
         elif isinstance(message, wire.Look) and self.frames:
@@ -264,5 +272,29 @@ def test_a_worker_that_is_stuck_in_a_look_is_given_up(running_hub, monkeypatch):
             look, _ = (await until(lambda: other.got(wire.Look)))[0]
             other.say(wire.Looked(look.look, 3, 4), b"thumbnail")
             assert (await adding)[1] == b"thumbnail"
+
+    asyncio.run(run())
+
+
+def test_a_batch_holds_frames_of_one_stack_only(running_hub):
+    """Or a batch of 64 stacks would bring the bytes of all of them into memory at once."""
+
+    async def run():
+        async with running_hub() as hub:
+            worker = Worker(hub, 2)
+            one = submission(hub)
+            files = [STACK + b"%d" % n for n in range(6)]
+            for number, data in enumerate(files):
+                await one.add(f"{number}.h5", data)
+            row = await one.finish()
+            for data in [
+                files[n] for n in (0, 1, 0, 2, 1, 0, 5, 1)
+            ]:  # in between; each is used last when it is asked for
+                await looks.look(hub, data, thumbnail=9, frame=0, file=hashlib.sha256(data).digest())
+            await until(lambda: row_of(hub, row.id).state == JobState.SUCCEEDED)
+            batches = worker.got(wire.Batch)
+            assert sum(len(batch.images) for batch, _ in batches) == 12
+            assert all(len({image.file for image in batch.images}) == 1 for batch, _ in batches)
+            assert [len(worker.link.shelf), max(len(payload) for _, payload in batches)] == [2, len(files[0])]
 
     asyncio.run(run())
