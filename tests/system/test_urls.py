@@ -128,7 +128,7 @@ def test_a_form_may_hold_files_and_urls(fetching, web):
 
 
 def test_a_bad_url_is_a_failed_item_and_says_no_password(fetching):
-    urls = ["http://me:secret@10.0.0.1/x", "", 17, None, {"a": 1}, "x" * 9000, "a\x00b"]
+    urls = ["http://me:secret@10.0.0.1/x", "", "nonsense", "x" * 9000, "a\x00b"]
     job = job_of(submit(fetching, urls, wait=20))
     assert job["failed"] == len(urls)
     assert {item["error"]["kind"] for item in job["items"]} == {"fetch-refused"}
@@ -146,6 +146,8 @@ def test_a_bad_url_is_a_failed_item_and_says_no_password(fetching):
         (b'{"url": ["http://x/"]}', "`url`"),
         (b'{"urls": []}', "no URL"),
         (b'{"urls": ["http://x/"], "name": 3}', "$.name"),
+        (b'{"urls": ["http://x/", 17]}', "$.urls[1]"),
+        (b'{"urls": [' + b"[]," * 1_000_000 + b"[]]}", "$.urls[0]"),
         (b'{"urls": ' + b"[" * 20_000, "not of the form"),
         (b'{"urls": ["\xff"]}', "not of the form"),
     ],
@@ -159,6 +161,7 @@ def test_a_body_that_is_no_such_object_is_refused(fetching, body, says):
 def test_a_list_that_is_too_long_is_refused(web):
     with RunningServer(verb="server", settings={"ONCESEEN_MAX_ITEMS": "3"}) as server:
         problem(submit(server, ["http://x.example/"] * 4), 413, "too-large")
+        problem(submit(server, ["http://x.example/"] * 400), 413, "too-large")
         job = job_of(submit(server, ["http://10.0.0.1/"] * 3))
         assert job["total"] == 3
         large = b'{"urls": ["' + b"x" * (65 << 20) + b'"]}'

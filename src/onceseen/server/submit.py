@@ -90,12 +90,13 @@ class SubmitRoute:
         """Receive, make durable, answer 201."""
         submission: Intake | None = None
         waiting: asyncio.Future[Ended | None] | None = None
+        held = Held(self._hub)
         try:
             asked = asked_by(scope["query_string"], self._settings.max_wait)
             kind = header(scope, b"content-type").partition(";")[0].strip().lower()
             body, listed = _body(receive, self._settings.max_submission_bytes), None
             if kind == "application/json":  # it says which model: nothing can begin before it is read
-                listed = await urls.read(body, self._settings.max_items)
+                listed = await urls.read(body, self._settings.max_items, held.now)
                 asked = asked.with_body(listed.model, listed.name)
             priority = _urgency(asked, kind, listed)
             key = _idempotency_key(scope)
@@ -130,6 +131,7 @@ class SubmitRoute:
             location = f"/v1/jobs/{text_of(row.id)}".encode()
             await send_bytes(send, 201, answer, [JSON, (b"location", location)])
         finally:
+            held.now(0)
             if waiting is not None and submission is not None:
                 self._hub.waiters.forget(submission.head.id, waiting)
 
