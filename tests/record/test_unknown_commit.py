@@ -7,6 +7,7 @@ import pytest
 from onceseen.domain.job import ItemState, JobState
 from onceseen.domain.task import TaskState
 from onceseen.errors import DatabaseAway
+from onceseen.hub import chores
 from onceseen.testing.database_memory import database_in_memory
 from onceseen.testing.database_rows import LANE
 from onceseen.testing.faults import UncertainDatabase
@@ -154,5 +155,28 @@ def test_what_another_server_queued_is_found_within_seconds():
             worker.seen.clear()
             await bench.hub.writer.call(queue)
             await bench.until(lambda: worker.seen)
+
+    asyncio.run(run())
+
+
+def test_an_idle_server_writes_nothing():
+    """It looks once a second; a disk that sleeps is not woken for it."""
+
+    async def run():
+        async with running_hub() as bench:
+            bench.worker()
+            await bench.ended(await bench.submit(b"image"))
+            await bench.idle()
+
+            def written(tx):
+                return tx.tasks._cursor.connection.total_changes
+
+            before = await bench.hub.writer.call(written)
+            for _ in range(3):
+                bench.hub.check_held = False
+                await chores.sweep_once(bench.hub)
+                await bench.until(lambda: not bench.hub.check_held)
+                await bench.hub.writer.call(lambda tx: None)
+            assert await bench.hub.writer.call(written) == before
 
     asyncio.run(run())
