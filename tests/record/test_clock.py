@@ -118,6 +118,25 @@ def test_rows_tell_no_end_before_its_beginning(wall, jumps):
     asyncio.run(run())
 
 
+def test_a_run_started_when_its_begin_arrived_and_ended_when_its_answer_did():
+    async def run():
+        async with running_hub() as bench:
+            worker = bench.worker(auto=False)
+            job = await bench.submit(b"image")
+            await bench.until(lambda: worker.batches)
+            moments = []
+            for act in (worker.begin, worker.answer):
+                await asyncio.sleep(0.03)
+                moments.append(ids.now())
+                act(1)
+            await bench.ended(job)
+            (task,) = bench.tasks(job)
+            assert task.queued_at < moments[0] <= task.started_at < moments[1] <= task.finished_at
+            assert task.run_ms == worker.ms, "by the worker's own clock"
+
+    asyncio.run(run())
+
+
 def test_a_hub_that_slept_hears_its_links_before_it_judges_them(monotonic, monkeypatch):
     """RECORD.md 5.4: silence and deadlines begin anew; after that the rules hold again."""
     monkeypatch.setattr(reception, "WATCH_SECONDS", 0.02)

@@ -167,6 +167,8 @@ def test_an_early_start_meets_a_row_of_another_server(state):
             ours = state == "queued"
             assert (final.attempt, final.server) == (1, bench.hub.me if ours else other.me)
             await bench.idle()
+            fenced = bench.hub.metrics.registry.get_sample_value("onceseen_settles_fenced_total")
+            assert fenced == 0, "a run that is dropped does not even try"
 
     asyncio.run(run())
 

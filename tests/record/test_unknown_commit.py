@@ -7,7 +7,9 @@ import pytest
 from onceseen.domain.job import ItemState, JobState
 from onceseen.domain.task import TaskState
 from onceseen.errors import DatabaseAway
+from onceseen.hub import chores
 from onceseen.testing.database_memory import database_in_memory
+from onceseen.testing.database_rows import LANE
 from onceseen.testing.faults import UncertainDatabase
 from onceseen.testing.record_hub import running_hub
 
@@ -119,5 +121,62 @@ def test_what_is_lost_again_and_again_is_refused_and_leaves_nothing(monkeypatch)
                 await clean(bench, await bench.submit(*IMAGES))
                 with bench.hub.database.read() as reader:
                     assert reader.views.totals().succeeded == 1 + len(IMAGES)
+
+    asyncio.run(run())
+
+
+def test_rows_that_no_lease_names_are_found_within_seconds():
+    """Claimed for this server, and nobody was told."""
+
+    async def run():
+        async with running_hub() as bench:
+            job = await bench.submit(*IMAGES)
+            claimed = await bench.hub.writer.call(lambda tx: tx.tasks.claim(LANE, bench.hub.me, 9))
+            assert len(claimed) == len(IMAGES)
+            worker = bench.worker()
+            assert {task.attempt for task in await clean(bench, job)} == {2}
+            assert sorted(worker.seen) == IMAGES
+
+    asyncio.run(run())
+
+
+def test_what_another_server_queued_is_found_within_seconds():
+    async def run():
+        async with running_hub() as bench:
+            worker = bench.worker()
+            await bench.ended(await bench.submit(b"warm"))
+            await bench.idle()
+            job = await bench.submit(b"warm")
+            task = bench.tasks(job)[0]
+
+            def queue(tx):
+                tx.tasks._cursor.execute("UPDATE task SET state = 0 WHERE id = ?", (task.id,))
+
+            worker.seen.clear()
+            await bench.hub.writer.call(queue)
+            await bench.until(lambda: worker.seen)
+
+    asyncio.run(run())
+
+
+def test_an_idle_server_writes_nothing():
+    """It looks once a second; a disk that sleeps is not woken for it."""
+
+    async def run():
+        async with running_hub() as bench:
+            bench.worker()
+            await bench.ended(await bench.submit(b"image"))
+            await bench.idle()
+
+            def written(tx):
+                return tx.tasks._cursor.connection.total_changes
+
+            before = await bench.hub.writer.call(written)
+            for _ in range(3):
+                bench.hub.check_held = False
+                await chores.sweep_once(bench.hub)
+                await bench.until(lambda: not bench.hub.check_held)
+                await bench.hub.writer.call(lambda tx: None)
+            assert await bench.hub.writer.call(written) == before
 
     asyncio.run(run())

@@ -143,15 +143,12 @@ class Group:
     held: set[tuple[bytes, int]] | None = None  # given: put back this server's running rows that are not among these
 
     def __bool__(self) -> bool:
-        return bool(
-            self.chunks
-            or self.settled
-            or self.given_back
-            or self.leftovers
-            or self.claims
-            or self.local
-            or self.held is not None
-        )
+        return self.writes or bool(self.claims) or self.held is not None
+
+    @property
+    def writes(self) -> bool:
+        """Whether it is certain to write something; claims may find nothing, and all rows may be held."""
+        return bool(self.chunks or self.settled or self.given_back or self.leftovers or self.local)
 
 
 class DoneItem(NamedTuple):

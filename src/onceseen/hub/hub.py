@@ -167,10 +167,12 @@ class Hub(HubState):
         return min(LINGER_SECONDS, waiting / 2)
 
     def commit(self, tx: Transaction, group: Group) -> Outcome:
-        """hub.writer.Work. The mark tells later whether this very transaction was written."""
-        self._mark = max(self._mark + 1, now())
-        tx.servers.mark(self.me, self._mark)
-        return flow_group.commit(tx, group, self.me, self.catalog, now(), self.settings.max_deaths)
+        """hub.writer.Work. The mark tells later whether this very transaction was written; one that writes nothing has none."""
+        outcome = flow_group.commit(tx, group, self.me, self.catalog, now(), self.settings.max_deaths)
+        if group.writes or outcome.claimed:
+            self._mark = max(self._mark + 1, now())
+            tx.servers.mark(self.me, self._mark)
+        return outcome
 
     def is_written(self, tx: Transaction) -> bool:
         """hub.writer.Work."""
