@@ -18,6 +18,9 @@ SLACK = 2.0
 """Seconds after the lease in which what a frozen worker held is finished elsewhere."""
 BEAT = 1.0
 """The last word of the frozen one may be so old, or so young."""
+CALM = 1.5
+"""Seconds that such a job takes where the machine has nothing else to do; what it takes longer is not the lease's doing."""
+IMAGES = 4
 
 
 @pytest.fixture
@@ -41,8 +44,15 @@ def fenced(server):
     raise AssertionError("no counter")
 
 
-def submit(server, n):
-    return server.submit([(f"{k}", slow(6, k)) for k in range(n)], model="slow")["id"]
+def submit(server, n, start=0):
+    return server.submit([(f"{k}", slow(6, start + k)) for k in range(n)], model="slow")["id"]
+
+
+def busyness(server):
+    """Seconds that a job of the same kind takes longer than it should."""
+    began = time.monotonic()
+    server.wait_job(submit(server, IMAGES, 100))
+    return max(0.0, time.monotonic() - began - CALM)
 
 
 def freeze_one(server, job):
@@ -65,13 +75,13 @@ def finished_at(item):
 
 def check_whole(server, job, total, frozen_at, lease):
     """Everything succeeded, what the frozen one held in time; returns the items."""
-    done = server.wait_job(job, lease + 30)
+    done = server.wait_job(job, lease + 40)
     assert (done["state"], done["succeeded"], done["total"]) == ("succeeded", total, total)
     items = server.items(job)
     again = [item for item in items if item["attempt"] > 1]
     assert again, "the frozen worker held nothing"
     late = max(map(finished_at, again)) - frozen_at
-    assert late < lease + SLACK, f"{late:.1f} s for what a frozen worker held"
+    assert late < lease + SLACK + 2 * busyness(server), f"{late:.1f} s for what a frozen worker held"
     assert min(map(finished_at, again)) - frozen_at > lease - BEAT - 0.5
     return items
 
@@ -88,9 +98,9 @@ def test_a_worker_of_up_is_killed_and_replaced_and_its_tasks_finish_elsewhere(tm
     with running(tmp_path, lease) as server:
         server.add_model(model)
         eventually(lambda: len(workers(server, "idle")) == 2, 30)
-        job = submit(server, 6)
+        job = submit(server, IMAGES)
         victim, when = freeze_one(server, job)
-        check_whole(server, job, 6, when, lease)
+        check_whole(server, job, IMAGES, when, lease)
         eventually(lambda: victim not in server.workers(), 10)
         eventually(lambda: len(workers(server, "idle")) == 2, 30)
         assert victim not in workers(server, "idle")
@@ -109,18 +119,18 @@ def test_a_worker_that_joined_wakes_and_changes_nothing(tmp_path, model, lease):
         ]
         try:
             eventually(lambda: len(workers(server, "idle")) == 2, 30)
-            job = submit(server, 6)
+            job = submit(server, IMAGES)
             victim, when = freeze_one(server, job)
-            items = check_whole(server, job, 6, when, lease)
+            items = check_whole(server, job, IMAGES, when, lease)
             assert workers(server, "idle") == {worker.pid for worker in joined} - {victim}
             assert fenced(server) == 0
             os.kill(victim, signal.SIGCONT)
             late = eventually(lambda: fenced(server), 20)
-            assert 1 <= late <= 6
+            assert 1 <= late <= IMAGES
             eventually(lambda: len(workers(server, "idle")) == 2, 20)  # it has joined anew
             assert fenced(server) == late
             assert server.items(job) == items
-            whole = server.wait_job(submit(server, 12))
+            whole = server.wait_job(submit(server, 12, 200))
             assert (whole["state"], whole["total"]) == ("succeeded", 12)
             check_record(server)
             for worker in joined:

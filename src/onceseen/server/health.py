@@ -8,8 +8,8 @@ from onceseen.wire.http import HealthOut
 
 router = APIRouter(tags=["health"])
 
-LOW_SPACE = 512 << 20
-"""Bytes: two pack files. With less, somebody should make room."""
+LOW_SPACE = 1 << 30
+"""Bytes: four pack files. With less, somebody should make room."""
 
 
 @router.get("/healthz/live")

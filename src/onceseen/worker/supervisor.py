@@ -133,12 +133,17 @@ class Supervisor:
 
     def _start(self, child: Child) -> None:
         environment = CHILD_ENVIRONMENT | os.environ
-        child.process = subprocess.Popen(
-            [*child.command, *(["--restarts", str(child.restarts)] if child.name == "worker" else [])],
-            stdin=subprocess.PIPE if child.stdin is not None else subprocess.DEVNULL,
-            pass_fds=[self._alive],
-            env=environment,
-        )
+        # Ctrl-C reaches the whole group, and we decide what it means: a child never hears it, however young it is.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        try:
+            child.process = subprocess.Popen(
+                [*child.command, *(["--restarts", str(child.restarts)] if child.name == "worker" else [])],
+                stdin=subprocess.PIPE if child.stdin is not None else subprocess.DEVNULL,
+                pass_fds=[self._alive],
+                env=environment,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         child.started = time.monotonic()
         if child.stdin is not None and child.process.stdin is not None:
             with suppress(BrokenPipeError):  # it was killed already: the next look notices
