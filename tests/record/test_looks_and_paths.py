@@ -7,9 +7,10 @@ import pytest
 
 from onceseen.domain.job import ItemState, JobState
 from onceseen.domain.task import TaskState
-from onceseen.errors import TooBusy, UnreadableImage
+from onceseen.errors import TooBusy, WorkerDied
 from onceseen.hub import looks
-from onceseen.hub.submission import Request, submit_paths
+from onceseen.hub.paths import submit_paths
+from onceseen.hub.submission import Request
 from onceseen.testing.record_hub import running_hub
 from onceseen.wire.link import Looked
 
@@ -29,7 +30,7 @@ def test_a_look_is_repeated_on_another_worker_up_to_three_times():
                 looked, _ = await look
                 assert (looked.width, looked.height) == (3, 4)
             else:
-                with pytest.raises(UnreadableImage, match="died"):
+                with pytest.raises(WorkerDied, match="died"):
                     await look
             assert sum(len(worker.looks) for worker in workers) == min(deaths + 1, 3)
 

@@ -186,14 +186,11 @@ def test_an_image_of_two_gigabytes_is_refused_by_its_length(server):
 
 
 def test_an_endless_image_is_refused_at_its_limit_and_read_no_further(server):
-    taken = []
-    for _ in range(2):
+    for _ in range(3):
         body = Endless()
         assert refused(server, body, {"content-type": "image/png"}) == (413, "too-large")
         assert body.sent < 256_000_000 + 200_000_000
-        taken.append(pss_mb([server.server_pid]))
-    assert taken[1] < taken[0] + 60  # what the first one took is used again
-    assert taken[1] < 600
+        eventually(lambda: (pss_mb([server.server_pid]) or 0) < 400)  # two bodies that stay would be more
 
 
 @pytest.mark.parametrize(
