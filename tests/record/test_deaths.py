@@ -7,7 +7,7 @@ import pytest
 from onceseen.domain.job import JobState
 from onceseen.hub import reception
 from onceseen.hub.settings import HubSettings
-from onceseen.hub.units import LaneState
+from onceseen.hub.units import LaneState, Unit
 from onceseen.testing.record_hub import running_hub
 from onceseen.wire.link import Answer, Beat, Bye, Done, Ready
 
@@ -93,6 +93,20 @@ def test_a_suspect_runs_alone_in_its_batch():
             for name, task in tasks.items():
                 assert task.suspect == (name.encode() in suspects), "batches that were not begun are innocent"
                 assert task.deaths == 0
+
+    asyncio.run(run())
+
+
+def test_a_batch_that_waits_grows_by_no_suspect_and_beside_none():
+    async def run():
+        async with running_hub() as bench:
+            worker = bench.worker(auto=False)
+            lane = bench.hub.catalog.resolve("m").lane
+            for suspect in (False, False, False, True, False, False):
+                unit = Unit(lane, 1, suspect=suspect, data=b"x", dropped=True)
+                worker.link.lease(lane, [unit], 60.0, 10)
+            batches = [[unit.suspect for unit in lease.units] for lease in worker.link.leases.values()]
+            assert batches == [[False], [False, False], [True], [False, False]]
 
     asyncio.run(run())
 

@@ -8,6 +8,7 @@ from onceseen.domain.job import ItemState
 from onceseen.domain.task import TaskState
 from onceseen.flow import group
 from onceseen.flow.work import ClaimWish, Group
+from onceseen.hub import chores
 from onceseen.hub.submission import CHUNK_BYTES, CHUNK_ITEMS
 from onceseen.testing.database_rows import LANE
 from onceseen.testing.record import Record
@@ -98,6 +99,7 @@ def test_what_is_answered_is_not_run_and_what_is_open_is_joined():
             await fresh.finish()
             await bench.ended(fresh.head.id)
             assert worker.seen == [b"image", b"image"], "`fresh` asks anew"
+            assert bench.tasks(fresh.head.id)[0].id != bench.tasks(first)[0].id
 
     asyncio.run(run())
 
@@ -258,5 +260,62 @@ def test_no_chunk_is_long(kind):
             row = await bench.ended(submission.head.id)
             assert row.total == len(bench.items(submission.head.id)) == submission.count
             assert row.succeeded == {"images": 1700, "large": 12, "refused": 6, "all refused": 0}[kind]
+
+    asyncio.run(run())
+
+
+def test_an_early_start_gives_way_to_a_claim_of_its_own_server():
+    """The question was queued and claimed here while the rows of the early start were on their way."""
+
+    async def run():
+        async with running_hub() as bench:
+            early = await warm(bench)
+            other, begun = elsewhere(bench)
+            await begun
+            let_go = await hold_rows(bench)
+            submission = bench.submission()
+            await submission.add("x", b"image")
+            entry, theirs = submission._entries[0], other.chunk([1])
+            theirs.entries[0].key = entry.key
+            theirs.entries[0].task = entry.task._replace(id=theirs.entries[0].task.id, state=0, attempt=0, server=None)
+            bench.hub.cache.keep(entry.digest, b"image")
+            await commit(bench, other, Group(chunks=[theirs]))
+            early.link.planned_ms = 1000.0  # the claim is for another worker
+            claimed = bench.worker(auto=False)
+            await bench.hub.refresh_heads()
+            await bench.until(lambda: claimed.batches)
+            early.begin(2)
+            early.answer(2, error="model-failed")
+            finished = asyncio.create_task(submission.finish())
+            await let_go()
+            await finished
+            assert bench.job(submission.head.id).pending == 1
+            claimed.begin(1)
+            claimed.answer(1)
+            assert (await bench.ended(submission.head.id)).succeeded == 1
+
+    asyncio.run(run())
+
+
+def test_chunks_in_flight_of_a_lost_sender_leave_no_orphans():
+    """The first lands and the sweep comes before the second has landed."""
+
+    async def run():
+        async with running_hub() as bench:
+            held, hand_on = [], bench.hub.pack._hand_on
+            bench.hub.pack._hand_on = held.extend
+            submission = bench.submission()
+            for n in range(2 * CHUNK_ITEMS):
+                await submission.add(f"{n}", b"%d" % n)
+            await bench.until(lambda: len(held) == 2)
+            submission.abandon()
+            for pending in held:
+                hand_on([pending])
+                await pending.done
+                for _ in range(6):
+                    bench.hub.controlled.set()
+                    await chores.sweep_once(bench.hub)
+            await bench.until(lambda: bench.job(submission.head.id) is None)
+            assert bench.items(submission.head.id) == []
 
     asyncio.run(run())

@@ -41,6 +41,8 @@ async def forget(bench, monkeypatch, hours=2):
 def test_an_image_that_comes_again_after_its_bytes_were_swept_is_stored_anew(monkeypatch):
     async def run():
         async with running_hub() as bench:
+            names, put = [], bench.hub.blobs.put
+            bench.hub.blobs.put = lambda blobs: names.extend(name for name, _ in blobs) or put(blobs)
             await delete(bench, await bench.submit(b"image"))
             old = location(bench, b"image")
             assert bench.hub.blobs.get(old) == b"image"
@@ -51,6 +53,7 @@ def test_an_image_that_comes_again_after_its_bytes_were_swept_is_stored_anew(mon
                 bench.hub.blobs.get(old)
             await bench.submit(b"image")
             assert bench.hub.blobs.get(location(bench, b"image")) == b"image"
+            assert len(set(names)) == len(names) == 2, "a name is never used again"
 
     asyncio.run(run())
 
