@@ -6,10 +6,12 @@ What a file keeps elsewhere (external links, external storage, virtual datasets)
 could name any file of this machine. Soft links are followed inside the file, and only to the dataset that was asked for.
 """
 
+import atexit
 import math
 from collections import deque
 from collections.abc import Sequence
 from typing import Any, BinaryIO, Final, NamedTuple
+from weakref import WeakSet
 
 import h5py
 import numpy as np
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 
 from onceseen.domain.names import clean_name
 from onceseen.errors import ImageError, TooLarge, UnreadableImage, UnsupportedFormat
+from onceseen.inference import large
 from onceseen.inference.decode import Decoded, check_pixels, short
 from onceseen.inference.hdf5_chunks import Chunks
 
@@ -70,13 +73,17 @@ class Hdf5Stack:
     """
 
     def __init__(self, stream: BinaryIO, dataset: str = "") -> None:
+        self._file: h5py.File | None = None
         try:
             self._file = h5py.File(stream, "r", rdcc_nbytes=CACHE_BYTES)
+            _open.add(self)
             root = self._file.id
             self._dataset = _asked(root, dataset) if dataset else _only(root)
         except (ImageError, MemoryError):
+            self.close()
             raise
         except Exception as error:
+            self.close()
             raise _damaged(error) from error
         self._chunks = Chunks(self._dataset) if self._dataset.chunks else None
         shape = self._dataset.shape
@@ -96,12 +103,31 @@ class Hdf5Stack:
         try:
             if self._chunks:
                 self._chunks.check(number)
-            values = self._dataset[()] if len(self._dataset.shape) == 2 else self._dataset[number]
+            with large.turn_for(self.width, self.height) as turn:
+                values = self._dataset[()] if len(self._dataset.shape) == 2 else self._dataset[number]
+                pixels = _pixels(values)
+                turn.until_gone(pixels)
         except (ImageError, MemoryError):
             raise
         except Exception as error:
             raise _damaged(error) from error
-        return Decoded(_pixels(values), MEDIA_TYPE, self.width, self.height)
+        return Decoded(pixels, MEDIA_TYPE, self.width, self.height)
+
+    def close(self) -> None:
+        """Release the file, before its stream is closed. Idempotent."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+
+
+_open: "WeakSet[Hdf5Stack]" = WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """The library closes its files when the process has no Python left to do it with, and breaks on ours."""
+    for stack in list(_open):
+        stack.close()
 
 
 def _pixels(values: NDArray[Any]) -> NDArray[Any]:

@@ -20,6 +20,7 @@ from PIL import Image
 from onceseen.errors import ImageError, TooLarge, TooManyPixels, UnreadableImage
 from onceseen.inference import files
 from onceseen.inference.decode import Decoded, damaged, decode, loaded, open_picture, quiet, short
+from onceseen.inference.effort import limited
 from onceseen.inference.sniff import HEAD, is_hdf5, may_hold_frames
 
 PIXELS_PER_BYTE = 4000
@@ -38,6 +39,9 @@ class Stack(Protocol):
     def frame(self, number: int, max_pixels: int) -> Decoded:
         """One frame, upright. Raises ImageError."""
 
+    def close(self) -> None:
+        """Let go of the file, which its owner closes then. Idempotent."""
+
 
 class Pages:
     """Pages of a TIFF, frames of an animation, as Pillow composes them."""
@@ -54,6 +58,8 @@ class Pages:
                     drawn = stream.read().count(b"fcTL") + bool(self._image.info.get("default_image"))
                     stream.seek(place)
                     self.count = min(self.count, drawn)
+            except (MemoryError, ImageError):
+                raise
             except Exception as error:
                 raise damaged(self._name, error) from error
         self.width, self.height = self._image.size
@@ -74,11 +80,15 @@ class Pages:
                 raise UnreadableImage(f"there is no frame {number}: the {self._name} has {self.count:,}") from error
             except Image.DecompressionBombError as error:
                 raise TooManyPixels from error
-            except MemoryError:
+            except (MemoryError, ImageError):
                 raise
             except Exception as error:
                 raise damaged(self._name, error) from error
             return loaded(self._image, self._name, max_pixels)
+
+    def close(self) -> None:
+        """See Stack."""
+        self._image.close()
 
 
 class File:
@@ -101,7 +111,8 @@ class File:
     def close(self) -> None:
         """Release what is open; the next frame opens it anew. Idempotent."""
         if self._open is not None:
-            stream, self._open = self._open[2], None
+            (_, stack, stream), self._open = self._open, None
+            stack.close()
             stream.close()
 
     def count(self, dataset: str, limit: int) -> tuple[int, int, int]:
@@ -112,8 +123,12 @@ class File:
             TooLarge: more frames than `limit`.
             TooManyPixels: it promises more than its bytes can hold.
         """
-        with _reading():
-            stack = self._stack(dataset)
+        try:
+            with _reading():
+                stack = self._stack(dataset)
+        except ImageError:
+            self.close()
+            raise
         if stack.count > limit:
             raise TooLarge(f"the file has {stack.count:,} frames, over the limit of {limit:,}; send it in parts")
         pixels = stack.count * stack.width * stack.height
@@ -240,9 +255,10 @@ def _opened(stream: BinaryIO, size: int, dataset: str, hdf5: bool) -> Stack:
 
 @contextmanager
 def _reading() -> Iterator[None]:
-    """What is raised while a file is read, as the error of an image."""
+    """What is raised while a file is read, as the error of an image; within the processor time that an image may take."""
     try:
-        yield
+        with limited():
+            yield
     except ImageError:
         raise
     except MemoryError as error:

@@ -4,6 +4,8 @@
 import io
 import os
 import resource
+import subprocess
+import sys
 import zlib
 from typing import Any
 
@@ -15,6 +17,7 @@ from onceseen.errors import TooLarge, TooManyPixels, UnreadableImage, Unsupporte
 from onceseen.inference import hdf5_chunks
 from onceseen.inference.stacks import File, LocalFile
 from onceseen.testing.data import test_data
+from onceseen.testing.running import environment
 from onceseen.testing.stacks import MANY, PIXELS, frames_of, hdf5_file, noise, refused
 
 # -- HDF5: shapes, types, filters ------------------------------------------------------------------------------------------------
@@ -291,3 +294,15 @@ def test_only_the_frame_that_is_wanted_is_read(tmp_path):
     file = Counting(path, 1)
     assert np.array_equal(file.frame(100, "", PIXELS).pixels, values[100])
     assert sum(read) < 64 * 64 + 20_000
+
+
+def test_a_process_may_end_with_a_file_open():
+    code = """
+from onceseen.inference.stacks import File
+from onceseen.testing.stacks import hdf5_file, noise
+file = File(hdf5_file(d=noise(3, 8, 8)))
+file.frame(1, "", 100)
+print("read")
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "read\n", "")

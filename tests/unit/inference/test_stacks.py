@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from onceseen.errors import BlobMissing, ImageError, TooLarge, TooManyPixels, UnreadableImage
+from onceseen.errors import BlobMissing, ImageError, TooCostly, TooLarge, TooManyPixels, UnreadableImage
+from onceseen.inference import effort
 from onceseen.inference.look import look
 from onceseen.inference.sniff import may_hold_frames
 from onceseen.inference.stacks import File, Frame, LocalFile, first
@@ -174,3 +175,16 @@ def test_a_local_file_is_digested_and_read_anew_when_it_changes(tmp_path):
         LocalFile(pages, 10).count("", MANY)
     with pytest.raises(BlobMissing, match="is not a file"):
         LocalFile(tmp_path, 10).frame(0, "", PIXELS)
+
+
+def test_a_frame_may_take_no_more_processor_time_than_an_image():
+    """Of an animation all frames before it have to be drawn."""
+    data = animated("GIF", squares("RGB", 200, (300, 200)))
+    effort.limit(0.02)
+    try:
+        file = File(data)
+        with pytest.raises(TooCostly, match=r"takes more than 0\.02 s of processor time"):
+            file.frame(199, "", PIXELS)
+    finally:
+        effort.limit(0.0)
+    assert file.frame(1, "", PIXELS).width == 300
