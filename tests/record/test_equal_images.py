@@ -9,6 +9,7 @@ import pytest
 from onceseen.domain.job import Control
 from onceseen.flow import control
 from onceseen.flow.work import Group
+from onceseen.hub.outbox import Outbox
 from onceseen.hub.submission import CHUNK_ITEMS
 from onceseen.testing.database_memory import database_in_memory
 from onceseen.testing.record import DIED, Record
@@ -124,6 +125,30 @@ def retry_dead_letters(record, task):
 @pytest.mark.parametrize("act", ["cancel", "delete", "settle", "death", "retry dead letters"])
 def test_no_transaction_is_longer_for_what_else_waits_for_the_same_image(act):
     assert effort(act, 20_000) < 1.3 * effort(act, 1000) + 20
+
+
+def test_many_tasks_that_are_left_over_are_taken_500_at_a_time():
+    outbox = Outbox()
+    outbox.leftovers = [number.to_bytes(16, "big") for number in range(1200)]
+    taken = [outbox.take()[0].leftovers for _ in range(3)]
+    assert [len(part) for part in taken] == [500, 500, 200]
+    assert not outbox
+
+
+def test_a_start_settles_all_that_a_kill_has_left_over():
+    """Of 1,100 tasks; what a start finds at once must not be all that it ever looks for."""
+
+    async def run():
+        with database_in_memory() as database:
+            record = Record(database)
+            job = record.submit(range(1100))
+            tasks = record.claim(1100)
+            with database.begin() as tx:  # a kill between these and their items
+                tx.tasks.settle([record.answer(task).settlement for task in tasks])
+            async with running_hub(database) as bench:
+                assert (await bench.ended(job)).succeeded == 1100
+
+    asyncio.run(run())
 
 
 @pytest.mark.long

@@ -59,6 +59,8 @@ def test_any_commit_may_lose_its_answer(monkeypatch, outcome, position, early):
                 with bench.hub.database.read() as reader:
                     finished = [event for event in reader.events.after(0, 999) if event.kind == "job.finished"]
                 assert len(finished) == 1 + early, "an event was written twice"
+                fenced = bench.hub.metrics.registry.get_sample_value("onceseen_settles_fenced_total")
+                assert fenced == 0, "a claim that was not written was believed"
                 return max(task.attempt for task in tasks)
 
     assert asyncio.run(run()) <= 2

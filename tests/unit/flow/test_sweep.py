@@ -8,7 +8,7 @@ from onceseen.domain.task import TaskState
 from onceseen.errors import NotFound
 from onceseen.flow import sweep
 from onceseen.flow.work import Chunk, Group
-from onceseen.testing.database_rows import digest
+from onceseen.testing.database_rows import digest, new_job
 
 
 def test_rows_that_no_lease_names_go_back(record):
@@ -67,6 +67,8 @@ def test_local_jobs_of_a_dead_server_end_with_what_is_there(record):
     folder = record.head(source="local")
     record.commit(Group(chunks=[Chunk(folder, [record.entry(folder, 0, 1)], expect=7)]))
     ordinary = record.submit([2])
+    with record.database.begin() as tx:  # many that came since
+        tx.jobs.insert([new_job(number, state=JobState.SUCCEEDED) for number in range(5000, 6500)])
     record.settle(*record.claim(2))
     ordinary = record.submit([3])
     with record.database.begin() as tx:
