@@ -79,3 +79,9 @@ def test_every_recorded_test_of_a_page_exists(page):
         if not (ROOT / file).exists() or (test and f"def {test}(" not in (ROOT / file).read_text()):
             missing.append(name)
     assert not missing
+
+
+def test_what_the_hub_runs_can_always_be_ended():
+    """`asyncio.wait_for` of Python 3.11 swallows a cancellation that comes together with what it waits for."""
+    files = (ROOT / "src" / "onceseen" / "hub").glob("*.py")
+    assert not [file.name for file in files if "asyncio.wait_for(" in file.read_text()]

@@ -43,7 +43,8 @@ async def run(hub: HubState, fetcher: Fetcher) -> None:
     try:
         while True:
             with suppress(TimeoutError):
-                await asyncio.wait_for(hub.to_fetch.wait(), POLL_SECONDS)
+                async with asyncio.timeout(POLL_SECONDS):  # wait_for of Python 3.11 may swallow the end of this task
+                    await hub.to_fetch.wait()
             hub.to_fetch.clear()
             try:
                 await fetching.refill()

@@ -107,7 +107,10 @@ async def _asked(
         payload = []  # it has the file already
     link.send(msgspec.structs.replace(wanted, look=number), payload)
     try:
-        return await asyncio.wait_for(answered, max(1.0, deadline - hub.clock()))
+        async with asyncio.timeout(
+            max(1.0, deadline - hub.clock())
+        ):  # wait_for of Python 3.11 may swallow the end of a task
+            return await answered
     except TimeoutError as error:
         raise TooBusy("No worker answered about the image within a minute; try again.") from error
     finally:
