@@ -134,7 +134,8 @@ async def _ended(hub: Hub, job: bytes, seconds: float) -> None:
         found = await hub.read(lambda: _job(hub, job))
         if found is not None and found[0].finished_at is None:
             with suppress(TimeoutError):
-                await asyncio.wait_for(waiting, seconds)
+                async with asyncio.timeout(seconds):
+                    await waiting
     finally:
         hub.waiters.forget(job, waiting)
 
