@@ -62,11 +62,12 @@ class Guard:
             await send_problem(send, Unauthorised())
 
     def _check_host(self, scope: Scope) -> None:
-        if sum(name == b"host" for name, _ in scope["headers"]) != 1:  # which one counts, others may see differently
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        if len(hosts) != 1:  # which one counts, others may see differently
             raise Forbidden(
                 "A request must name its host once; add it to `allowed_hosts` if it is another name of ours."
             )
-        host = _name_of(header(scope, b"host"))
+        host = _name_of(hosts[0].decode("latin-1"))
         if host not in self._hosts and not _is_address(host):
             raise Forbidden(
                 f"The host name {host[:100]!r} is not one of this server's; add it to `allowed_hosts` if it should be."
