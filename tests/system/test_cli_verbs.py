@@ -239,6 +239,12 @@ def test_a_pipe_that_nobody_ever_read_ends_quietly(server, tmp_path, verb, job):
     assert (done.stderr, done.returncode) == ("", 0)
 
 
+def test_a_misspelt_verb_is_told_the_one_that_was_meant():
+    done = subprocess.run(command("clasify", "x"), env=environment(COLUMNS="200"), capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Did you mean 'classify'?" in done.stderr
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_shell_completes_verbs_models_and_states(shell):
     variables = {"_ONCESEEN_COMPLETE": f"source_{shell}"}

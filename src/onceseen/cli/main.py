@@ -2,6 +2,7 @@
 
 import os
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -55,6 +56,12 @@ class Verbs(TyperGroup):
         command = get_command(group)
         command.name = cmd_name
         return command
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The verb that is meant; typer suggests only what it has loaded."""
+        if args and args[0] not in VERBS and (near := get_close_matches(args[0], VERBS)):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {' or '.join(map(repr, near))}?")
+        return super().resolve_command(ctx, args)
 
 
 app = typer.Typer(

@@ -67,11 +67,14 @@ async def _validation(_request: Request, error: Exception) -> Response:
     return answer_problem(InvalidRequest(f"`{name}`: {first['msg']}; got {str(first.get('input'))[:100]!r}."))
 
 
-async def _http(_request: Request, error: Exception) -> Response:
+async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     code = status.phrase.lower().replace(" ", "-")
-    body = ProblemOut(f"urn:onceseen:error:{code}", status.phrase, status.value, str(error.detail), code)
+    detail = str(error.detail)
+    if detail == status.phrase:  # the router's own: no such path, or no such method there
+        detail = f"{request.method} {request.url.path[:200]} is no call of this server; /docs lists them all."
+    body = ProblemOut(f"urn:onceseen:error:{code}", status.phrase, status.value, detail, code)
     return Response(encode(body), error.status_code, error.headers, PROBLEM)
 
 

@@ -69,7 +69,7 @@ def job_id(text: str) -> bytes:
     """
     found = parse_id(text)
     if found is None:
-        raise NotFound(f"There is no job {text[:50]!r}.")
+        raise NotFound(f"There is no job {text[:50]!r}; GET /v1/jobs and `onceseen jobs` list them.")
     return found
 
 

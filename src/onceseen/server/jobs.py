@@ -63,7 +63,7 @@ async def one_job(hub: TheHub, job: str) -> Response:
 
     found = await hub.read(read)
     if found is None:
-        raise NotFound(f"There is no job {job}.")
+        raise NotFound(f"There is no job {job}; GET /v1/jobs and `onceseen jobs` list them.")
     return json(found)
 
 
