@@ -35,8 +35,8 @@ test: $(VENV)/.dev ## the tests (minutes)
 test-all: $(VENV)/.dev ## the tests with the long ones
 	$(PY) -m pytest
 
-chaos: $(VENV)/.dev ## kills, restarts and a referee, longer than in `make test`
-	$(PY) -m pytest tests/chaos
+chaos: $(VENV)/.dev ## kills, freezes, power cuts, bad disks and a referee, longer than in `make test`
+	$(PY) -m pytest tests/chaos tests/faults
 
 bench: $(VENV)/.run ## every way in against the bare model, as ratios of one run (MODEL=..., IMAGES=...; minutes)
 	$(VENV)/bin/onceseen bench $(if $(MODEL),--model $(MODEL)) $(if $(IMAGES),--images $(IMAGES))

@@ -19,7 +19,7 @@ def end_with(fd: int) -> None:
 
 
 def on_signal(number: int, act: Callable[[], None]) -> None:
-    """Call a function when a signal comes."""
+    """Call a function when a signal comes: in the main thread, between any two of its steps, so it must take no lock."""
     signal.signal(number, lambda _number, _frame: act())
 
 

@@ -78,13 +78,13 @@ class Settings(BaseModel):
     max_submission_bytes: int = _setting(LIMITS, 16_000_000_000, "bytes of one submission", gt=0)
     archive_ratio: float = _setting(LIMITS, 200.0, "how many times larger an archive may unpack", gt=1)
     max_wait: float = _setting(LIMITS, 60.0, "seconds that a request may wait for its job's end", ge=0)
+    read_timeout: float = _setting(
+        LIMITS, 10.0, "seconds in which the head of a request, or the next 1,000 bytes of its body, must come", gt=0
+    )
     fetch_seconds: float = _setting(LIMITS, 20.0, "seconds for the image of one URL, with all redirects", gt=0)
     fetch_redirects: int = _setting(LIMITS, 5, "redirects of one URL", ge=0)
     fetch_tries: int = _setting(LIMITS, 4, "tries of one URL that does not answer, before its item fails", ge=1)
     fetch_connections: int = _setting(LIMITS, 16, "URLs that are fetched at once", ge=1, le=1000)
-    read_timeout: float = _setting(
-        LIMITS, 10.0, "seconds in which the head of a request, or the next 1,000 bytes of its body, must come", gt=0
-    )
     lease_seconds: float = _setting(LIMITS, 5.0, "seconds of silence after which a worker counts as frozen", ge=1)
     max_deaths: int = _setting(LIMITS, 3, "workers that one image may kill before it is a dead letter", ge=1)
 

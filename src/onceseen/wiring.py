@@ -37,6 +37,7 @@ def hub_settings(settings: "Settings", preload: tuple[str, ...] = ()) -> "HubSet
     return HubSettings(
         max_pixels=settings.max_pixels,
         max_image_bytes=settings.max_image_bytes,
+        max_items=settings.max_items,
         lease_seconds=settings.lease_seconds,
         max_deaths=settings.max_deaths,
         fetch_connections=settings.fetch_connections,

@@ -24,7 +24,7 @@ def server() -> Iterator[RunningServer]:
 
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
-    """A directory with `a.jpg`, `photos`, `scans` (0.png to 9.png), `src`, and `onceseen` in `bin`."""
+    """A directory with `a.jpg`, `photos`, `scans` (0.png to 9.png), `src`, and `onceseen` and `python` in `bin`."""
     (tmp_path / "src").symlink_to(ROOT / "src")
     (tmp_path / "scans").mkdir()
     for file in samples()["digits"]:
@@ -32,8 +32,9 @@ def place(tmp_path: Path) -> Path:
     (tmp_path / "photos").symlink_to(samples()["imagenet"][0].parent)
     (tmp_path / "a.jpg").write_bytes(next(file for file in samples()["imagenet"] if file.suffix == ".jpg").read_bytes())
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "onceseen").write_text(f'#!/bin/sh\nexec {sys.executable} -m onceseen "$@"\n')
-    (tmp_path / "bin" / "onceseen").chmod(0o755)
+    for name, arguments in (("onceseen", "-m onceseen"), ("python", "")):
+        (tmp_path / "bin" / name).write_text(f'#!/bin/sh\nexec {sys.executable} {arguments} "$@"\n')
+        (tmp_path / "bin" / name).chmod(0o755)
     return tmp_path
 
 

@@ -47,3 +47,14 @@ def test_every_example_of_the_query_page_is_read_and_every_word_is_there():
     assert len(lines) == 4
     for line in lines:
         assert str(parse(line)) == line
+
+
+def test_every_rule_of_the_record_names_a_test_that_exists():
+    page = (ROOT / "docs" / "record.md").read_text()
+    rows = re.findall(r"^\| (\d(?:\.\d)?) \| .+ \| `([^`:]+)::(\w+)` \|$", page, re.MULTILINE)
+    assert len(rows) == len(re.findall(r"^\| \d", page, re.MULTILINE))
+    for rule, file, name in rows:
+        assert re.search(rf"^ *def {name}\(", (ROOT / file).read_text(), re.MULTILINE), f"{rule}: {file}::{name}"
+    rules = [rule for rule, _, _ in rows]
+    assert rules == sorted(rules)
+    assert {rule[0] for rule in rules} == set("1234567")

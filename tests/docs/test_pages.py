@@ -25,6 +25,21 @@ def test_an_example_of_the_client_runs_as_pasted(run, example):
         assert "There is no model 'nobody'; there are digits," in example
 
 
+@pytest.mark.parametrize("kind", ["sh", "python"])
+def test_the_examples_of_the_page_of_inputs_run_as_pasted_one_after_the_other(run, place, kind):
+    for example in blocks("inputs.md", kind):
+        program = ["bash", "-euo", "pipefail", "-c"] if kind == "sh" else [sys.executable, "-W", "error", "-c"]
+        done = run(program, example)
+        assert done.returncode == 0, done.stdout + done.stderr
+        if "create_dataset" in example:
+            assert done.stdout.count("run-17.h5 [") == 10
+            assert '"total":10,' in done.stdout
+        elif kind == "sh":
+            assert '"frame":9}' in done.stdout
+        else:
+            assert done.stdout == f"{sorted(range(12))}\n"
+
+
 @pytest.mark.parametrize("example", blocks("cli.md", "sh"), ids=lambda text: re.sub(r"\W+", "-", text[:40]))
 def test_an_example_of_the_command_line_runs_as_pasted(run, example):
     done = run(["bash", "-euo", "pipefail", "-c"], example)

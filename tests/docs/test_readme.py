@@ -24,6 +24,9 @@ def test_an_example_of_the_readme_runs_as_pasted(run, place: Path, example: str)
     assert done.returncode == 0, done.stdout + done.stderr
     if "curl" in example:
         assert '"label":"7"' in done.stdout
+    if "> stack.csv" in example:
+        labels = [line.split(",")[3] for line in (place / "stack.csv").read_text().splitlines()[1:]]
+        assert labels == list("0123456789")
     if "> answers.csv" in example:
         assert (place / "answers.csv").read_text().count("succeeded") == 10
 

@@ -110,7 +110,9 @@ def test_the_submit_route_names_every_parameter_that_it_takes(operations):
     query = {parameter["name"] for parameter in operation["parameters"] if parameter["in"] == "query"}
     assert query == submit_route.KNOWN
     kinds = operation["requestBody"]["content"]
-    assert {"image/*", "multipart/form-data", *submit_route.ARCHIVES} >= set(kinds) - {"application/octet-stream"}
+    assert {"image/*", "multipart/form-data", "application/json", *submit_route.ARCHIVES} >= set(kinds) - {
+        "application/octet-stream"
+    }
 
 
 def test_problem_codes_are_those_that_are_answered(server, operations):

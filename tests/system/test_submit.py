@@ -140,7 +140,7 @@ def test_an_unreadable_image_is_a_failed_item_and_no_http_error(server):
         ("?priority=10", RED, "image/png", 400, "invalid-request", "priority"),
         ("?priority=inf", RED, "image/png", 400, "invalid-request", "priority"),
         ("?priority=1.5", RED, "image/png", 400, "invalid-request", "priority"),
-        ("?frames=all", RED, "image/png", 400, "invalid-request", "frames"),
+        ("?frames=some", RED, "image/png", 400, "invalid-request", "frames"),
     ],
 )
 def test_what_cannot_be_done_is_refused_with_a_problem_document(server, query, body, kind, status, code, says):

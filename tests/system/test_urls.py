@@ -180,6 +180,14 @@ def test_a_list_that_is_sent_again_under_its_key_is_the_same_job(fetching, web):
     assert job_of(submit(fetching, urls, key="urls", wait=5))["failed"] == 2
 
 
+def test_two_urls_of_one_name_are_two(fetching):
+    end = "/" + "x" * 1500  # a name keeps its last 1,000 characters
+    first, other = (job_of(submit(fetching, [f"http://10.0.0.{n}{end}"], wait=5))["items"][0]["name"] for n in (1, 2))
+    assert first == other
+    job_of(submit(fetching, [f"http://10.0.0.1{end}"], key="long"))
+    problem(submit(fetching, [f"http://10.0.0.2{end}"], key="long"), 422, "key-reused")
+
+
 @pytest.mark.parametrize("verb", ["cancel", "delete"])
 def test_cancel_and_delete_in_the_middle_leave_no_url(fetching, web, verb):
     web.hold.clear()

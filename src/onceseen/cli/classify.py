@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from onceseen.cli.complete import model_names
-from onceseen.cli.options import AsCsv, AsJson, Fresh, Paths, Top, form_of, pair
+from onceseen.cli.options import AllOrFirst, AsCsv, AsJson, Dataset, Frames, Fresh, Paths, Top, form_of, pair
 from onceseen.cli.order import Order
 from onceseen.cli.output import Printer
+from onceseen.domain.names import dataset_name
 
 
 def classify(
@@ -22,6 +23,8 @@ def classify(
     ] = None,
     data: Annotated[Path | None, typer.Option("--data", help="Keep the record in this data directory.")] = None,
     workers: Annotated[int | None, typer.Option("--workers", "-n", help="Worker processes.", min=1)] = None,
+    frames: Frames = AllOrFirst.FIRST,
+    dataset: Dataset = "",
     fresh: Fresh = False,
     as_json: AsJson = False,
     as_csv: AsCsv = False,
@@ -37,6 +40,8 @@ def classify(
 
     onceseen classify scan-*.png --model digits --json
 
+    onceseen classify run-17.h5 --frames all --model digits --csv > frames.csv
+
     onceseen classify photos/ --model ./my-model.onnx --set labels=labels.txt --set input.size=[224,224] --csv > answers.csv
     """
     import tempfile
@@ -45,8 +50,10 @@ def classify(
     from onceseen import wiring
     from onceseen.client.paths import expand
 
-    printer = Printer(form_of(as_json, as_csv), top)
-    order = Order(expand(paths), model, dict(pair(text) for text in sets or ()), fresh, top)
+    every = frames is AllOrFirst.ALL
+    printer = Printer(form_of(as_json, as_csv), top, frames=every)
+    keys = dict(pair(text) for text in sets or ())
+    order = Order(expand(paths), model, keys, fresh, top, every, dataset_name(dataset))
     if data is not None and wiring.running_server(data):
         from onceseen.cli.handed import hand_over
 

@@ -26,7 +26,8 @@ def hand_over(place: Path, order: Order, printer: Printer) -> int:
         ServerUnreachable: it ended meanwhile; what is answered stays answered.
         OnceseenError: what it refused, and why.
     """
-    ask = wire.Ask(str(Path.cwd()), order.model or "", order.model_is_path, order.sets, order.fresh, order.top or 0)
+    model = order.model or "", order.model_is_path, order.sets
+    ask = wire.Ask(str(Path.cwd()), *model, order.fresh, order.top or 0, order.frames, order.dataset)
     hello = wire.Hello(wire.LINK_VERSION, __version__, new_id(), socket.gethostname(), os.getpid(), kind="client")
     try:
         stream = wiring.connect(wiring.link_address(str(place)))
@@ -48,7 +49,8 @@ def hand_over(place: Path, order: Order, printer: Printer) -> int:
 def _receive(stream: "Stream", place: Path, order: Order, printer: Printer) -> None:
     """Print answers as they come, in input order."""
     with progress() as bar:
-        task = bar.add_task(order.model or "the default model", total=len(order.files))
+        total = None if order.frames else len(order.files)
+        task = bar.add_task(order.model or "the default model", total=total)
         while frame := stream.receive():
             match wire.decode_from_server(frame.header):
                 case wire.Told(n):

@@ -16,7 +16,8 @@ from onceseen.flow.work import DoneItem
 from onceseen.hub.handed import result_of
 from onceseen.hub.hub import Hub
 from onceseen.hub.models import add_bundled, adopt
-from onceseen.hub.submission import Request, submit_paths
+from onceseen.hub.paths import submit_paths
+from onceseen.hub.submission import Request
 from onceseen.inference.registry import Catalog, Model
 from onceseen.ports.database import Transaction
 from onceseen.settings import Settings
@@ -31,6 +32,7 @@ class Run:
         self._place = place
         self._order = order
         self._printer = printer
+        self._total: int | None = None  # items; known when the job is written
         self._finished = asyncio.Event()
         self._interrupted = False
         self._unread = False
@@ -67,13 +69,19 @@ class Run:
         return 1 if self._printer.failed else 0
 
     async def _classify(self, hub: Hub, model: Model) -> None:
-        request = Request(model, name="classify", source="local", fresh=self._order.fresh)
+        order = self._order
+        request = Request(
+            model, name="classify", source="local", fresh=order.fresh, frames=order.frames, dataset=order.dataset
+        )
         with progress() as bar:
-            task = bar.add_task(f"{model.ref}", total=len(self._order.files))
+            task = bar.add_task(f"{model.ref}", total=len(order.files))
             self._advance = lambda: bar.advance(task)
-            await submit_paths(
-                hub, request, self._order.files, lambda done, result: self._told(hub.catalog, model, done, result)
+            row = await submit_paths(
+                hub, request, order.files, lambda done, result: self._told(hub.catalog, model, done, result)
             )
+            self._total = row.total
+            bar.update(task, total=row.total)
+            self._end_when_all_is_told()
             gc.freeze()  # a collection of all that waits would hold up the workers, for nothing
             await self._finished.wait()
 
@@ -85,7 +93,10 @@ class Run:
         except BrokenPipeError:
             self._unread = True
             self._finished.set()
-        if self._printer.printed == len(self._order.files):
+        self._end_when_all_is_told()
+
+    def _end_when_all_is_told(self) -> None:
+        if self._printer.printed == self._total:
             self._finished.set()
 
     def _interrupt(self) -> None:

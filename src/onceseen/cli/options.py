@@ -1,5 +1,6 @@
 """What the verbs' options share. A verb imports what it runs when it runs: `onceseen --help` loads no numpy."""
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,14 @@ from onceseen.cli.output import Form
 from onceseen.errors import InvalidRequest
 from onceseen.settings import Settings
 
+
+class AllOrFirst(Enum):
+    """Which frames of a file are answered."""
+
+    FIRST = "first"
+    ALL = "all"
+
+
 Paths = Annotated[list[str], typer.Argument(help="Files, folders, globs.", show_default=False)]
 Model = Annotated[
     str | None,
@@ -19,6 +28,12 @@ Top = Annotated[
     int | None, typer.Option("--top", help="How many predictions to print (default: the manifest's).", min=1)
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Answer anew what was answered before.")]
+Frames = Annotated[
+    AllOrFirst, typer.Option("--frames", help="Of stacks and animations: the first frame, or all, one by one.")
+]
+Dataset = Annotated[
+    str, typer.Option("--dataset", help="Of HDF5 files: the path of the dataset, where there are several.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="CSV with a header.")]
 Limit = Annotated[

@@ -7,13 +7,18 @@ from onceseen.errors import InvalidRequest
 
 
 class Order(NamedTuple):
-    """(name, path) of each image; a model's name, directory or weights file with keys of its manifest; ..."""
+    """(name, path) of each image; a model's name, directory or weights file with keys of its manifest; ...
+
+    `frames`: each frame of a file is answered; `dataset`: of HDF5 files.
+    """
 
     files: list[tuple[str, Path]]
     model: str | None
     sets: dict[str, str]
     fresh: bool
     top: int | None
+    frames: bool = False
+    dataset: str = ""
 
     @property
     def model_is_path(self) -> bool:

@@ -48,19 +48,21 @@ class Printer:
         form: how.
         top: how many predictions of each.
         whole: with all their fields and the place in the record, for lists over many jobs.
+        frames: CSV has a last column for the frame of a file.
     """
 
-    def __init__(self, form: Form, top: int | None = None, *, whole: bool = False) -> None:
+    def __init__(self, form: Form, top: int | None = None, *, whole: bool = False, frames: bool = False) -> None:
         self._form = form
         self._top = top
         self._whole = whole
+        self._frames = frames
         self._rows: list[Sequence[Any]] = []
         self._early: dict[int, Any] = {}
         self.printed = 0
         self.succeeded = 0
         self.failed = 0
         if form is Form.CSV:
-            sys.stdout.write(csv_text([CSV_COLUMNS]))
+            sys.stdout.write(csv_text([(*CSV_COLUMNS, "frame") if frames else CSV_COLUMNS]))
 
     def add(self, item: Any) -> None:
         """Print, or keep for the table."""
@@ -71,12 +73,14 @@ class Printer:
         if self._form is Form.JSON:
             print_json(item) if self._whole else sys.stdout.write(encode_text(self._result(item)) + "\n")
         elif self._form is Form.CSV:
-            sys.stdout.write(csv_text([_row(item)]))
+            row = _row(item)
+            sys.stdout.write(csv_text([[*row, _frame(item)] if self._frames else row]))
         else:
             score = "" if item.score is None else f"{item.score:.3f}"
             reason = item.error.message if item.error else ""
             place = (f"{item.job}/{item.n}", item.model) if self._whole else ()
-            self._rows.append((item.name, item.label or item.state, score, *place, reason))
+            name = item.name if _frame(item) is None else f"{item.name} [{item.frame}]"
+            self._rows.append((name, item.label or item.state, score, *place, reason))
         if self._form is not Form.TABLE:
             sys.stdout.flush()  # as they come, also into a pipe
 
@@ -96,7 +100,12 @@ class Printer:
         sys.stdout.flush()
 
     def _result(self, item: Any) -> Result:
-        result = item if isinstance(item, Result) else msgspec.convert(item, Result, from_attributes=True)
+        if isinstance(item, Result):
+            result = item
+        else:
+            kept = {name: getattr(item, name) for name in Result.__struct_fields__ if name != "frame"}
+            result = msgspec.convert(kept, Result, from_attributes=True)
+            result.frame = msgspec.UNSET if item.frame is None else item.frame
         result.predictions = result.predictions[: self._top]
         return result
 
@@ -130,6 +139,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
 def note(text: str) -> None:
     """A remark for people, on stderr."""
     sys.stderr.write(text + "\n")
+
+
+def _frame(item: Any) -> int | None:
+    """Which frame of a file it is; None where none was asked for."""
+    return None if item.frame is msgspec.UNSET else item.frame
 
 
 def _row(item: Any) -> list[str | float | bool | None]:

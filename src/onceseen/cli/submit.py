@@ -6,7 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from onceseen.cli.options import ApiKey, AsCsv, AsJson, Data, Fresh, Model, Server, Top, form_of
+from onceseen.cli.options import (
+    AllOrFirst,
+    ApiKey,
+    AsCsv,
+    AsJson,
+    Data,
+    Dataset,
+    Frames,
+    Fresh,
+    Model,
+    Server,
+    Top,
+    form_of,
+)
 from onceseen.cli.output import Form, Printer, progress
 from onceseen.cli.remote import connect
 from onceseen.domain.fetch import is_url
@@ -25,6 +38,8 @@ def submit(
     name: Annotated[str, typer.Option("--name", help="What to call the job.")] = "",
     priority: Annotated[int, typer.Option("--priority", help="0 (first) to 9 (background).", min=0, max=9)] = 5,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answers and print them.")] = False,
+    frames: Frames = AllOrFirst.FIRST,
+    dataset: Dataset = "",
     fresh: Fresh = False,
     server: Server = None,
     data: Data = None,
@@ -41,19 +56,28 @@ def submit(
 
     onceseen submit photos/ --model imagenet --wait
 
+    onceseen submit run-17.h5 --frames all --wait --csv > frames.csv
+
     onceseen submit run-17/ --server http://gpu-box:8000 --name "run 17"
 
     onceseen submit https://pictures.example/cat.jpg --urls more.txt
     """
     form = form_of(as_json, as_csv)
     with connect(server, data, api_key) as client:
+        which = frames.value
         job = client.submit(
-            [*(paths or ()), *(_listed(urls) if urls else ())], model=model, name=name, priority=priority, fresh=fresh
+            [*(paths or ()), *(_listed(urls) if urls else ())],
+            model=model,
+            name=name,
+            priority=priority,
+            frames=which,
+            dataset=dataset,
+            fresh=fresh,
         )
         if not wait:
             typer.echo(job.id)
             return
-        raise typer.Exit(print_job(job, form, top))
+        raise typer.Exit(print_job(job, form, top, frames=frames is AllOrFirst.ALL))
 
 
 def _listed(file: Path) -> list[str]:
@@ -69,9 +93,9 @@ def _listed(file: Path) -> list[str]:
     return found
 
 
-def print_job(job: "Job", form: Form, top: int | None) -> int:
+def print_job(job: "Job", form: Form, top: int | None, *, frames: bool = False) -> int:
     """Print a job's answers in the order of its images, each as soon as it and all before it are there; the exit code."""
-    printer = Printer(form, top)
+    printer = Printer(form, top, frames=frames)
     with progress() as bar:
         task = bar.add_task(job.model, total=job.total)
         for item in job.results():

@@ -78,6 +78,8 @@ class Verbs(_Base[J]):
         model: str | None = None,
         name: str = "",
         priority: int | None = None,
+        frames: str = "first",
+        dataset: str = "",
         fresh: bool = False,
         wait: float = 0.0,
         idempotency_key: str | None = None,
@@ -90,6 +92,8 @@ class Verbs(_Base[J]):
             model: NAME or NAME:VERSION; the server's default without it.
             name: what to call the job.
             priority: 0 (first) to 9 (background).
+            frames: "all" makes each frame of a stack or animation an item of its own.
+            dataset: of HDF5 files, where there are several in one.
             fresh: answer anew what was answered before.
             wait: seconds to wait for the answers; the job may not be finished then.
             idempotency_key: the same key with the same images is the same job, for a day, also from another program.
@@ -101,6 +105,7 @@ class Verbs(_Base[J]):
         """
         began = time.monotonic()
         query = {"model": model, "name": name, "priority": priority, "fresh": "true" if fresh else None}
+        query |= {"frames": None if frames == "first" else frames, "dataset": dataset}
         query = {key: value if value is None else str(value) for key, value in query.items()}
         with ExitStack() as copies:
             job, _ = await self._submitted(gather(images, copies), query, wait, idempotency_key)
@@ -111,16 +116,22 @@ class Verbs(_Base[J]):
         return job
 
     async def classify(
-        self, image: Image, *, model: str | None = None, fresh: bool = False, timeout: float | None = None
+        self,
+        image: Image,
+        *,
+        model: str | None = None,
+        dataset: str = "",
+        fresh: bool = False,
+        timeout: float | None = None,
     ) -> Item:
-        """One image, and its answer; an image that cannot be answered comes back with `state` "failed" and its `error`.
+        """One image (of a stack the first frame), and its answer; one that failed has its `error`.
 
         Raises:
             InvalidRequest: it is not one image.
             NotFinished: after `timeout` seconds.
         """
         began = time.monotonic()
-        query = {"model": model, "fresh": "true" if fresh else None}
+        query = {"model": model, "dataset": dataset, "fresh": "true" if fresh else None}
         with ExitStack() as copies:
             sources = gather(image, copies)
             if len(sources) != 1:

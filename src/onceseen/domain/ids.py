@@ -7,6 +7,7 @@ from uuid import UUID
 
 _lock = threading.Lock()
 _last = 0
+DAY_MS = 86_400_000
 
 
 def new_id() -> bytes:
@@ -22,6 +23,19 @@ def new_id() -> bytes:
         random.getrandbits(62) | 0x8000_0000_0000_0000
     )  # to be unique, not secret; a system call would cost more than all else
     return head + tail.to_bytes(8, "big")
+
+
+def go_on_after(identifier: bytes) -> None:
+    """Make every later id of this process greater than one of an earlier process, though the clock was set back since.
+
+    An id more than a day ahead was made by a clock that was wrong: it does not count, or all times in ids were wrong for good.
+    """
+    global _last  # noqa: PLW0603  (see new_id)
+    head = int.from_bytes(identifier[:8], "big")
+    stamp = (head >> 16) << 12 | head & 0xFFF
+    with _lock:
+        if stamp < (time.time_ns() // 1_000_000 + DAY_MS) << 12:
+            _last = max(_last, stamp)
 
 
 def first_id_of(milliseconds: int) -> bytes:

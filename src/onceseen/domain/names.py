@@ -7,6 +7,7 @@ IMAGE_SUFFIXES = frozenset(
     [
         *(".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".j2k", ".jpe", ".jpeg", ".jpg"),
         *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+        *(".apng", ".h5", ".hdf5", ".nxs"),
     ]
 )
 HIDDEN_FOLDERS = frozenset({"__MACOSX"})
@@ -23,6 +24,12 @@ def clean_name(name: str, fallback: str = "image") -> str:
     if len(text) > MAX_NAME:
         text = "\u2026" + text[-(MAX_NAME - 1) :]
     return text or fallback
+
+
+def dataset_name(path: str) -> str:
+    """The path of a dataset in one form: `entry/data/` is `/entry/data`; empty for none."""
+    parts = [part for part in path[:MAX_NAME].split("/") if part not in ("", ".")]
+    return "".join(f"/{part}" for part in parts)
 
 
 def is_image_name(name: str) -> bool:

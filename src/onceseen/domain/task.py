@@ -1,6 +1,7 @@
 """Tasks: one unit of work each; the states, and the rows that go in and come out of the record."""
 
 import hashlib
+import json
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ INTERACTIVE, ORDINARY, BACKGROUND = 0, 5, 9
 """Priorities: a smaller one goes first."""
 
 CLASSIFICATION = "classification"
+NO_PARAMS = "{}"
 
 
 def task_key(
@@ -38,6 +40,23 @@ def task_key(
     if own:
         text += f"\n{own[0].hex()}\n{own[1]}"
     return hashlib.sha256(text.encode()).digest()
+
+
+def picture_key(
+    project: int, digest: bytes, frame: int | None, lane: bytes, params: str, own: tuple[bytes, int] | None
+) -> bytes:
+    """The key of a question about one picture: a file of which no frame was named is the same question as its first frame."""
+    return task_key(project, digest, frame or None, lane, params, own)
+
+
+def params_of(dataset: str) -> str:
+    """The parameters of a question about one dataset of a file, "" where none was named."""
+    return json.dumps({"dataset": dataset}, separators=(",", ":")) if dataset else NO_PARAMS
+
+
+def dataset_of(params: str) -> str:
+    """The dataset in a task's parameters."""
+    return "" if params == NO_PARAMS else str(json.loads(params).get("dataset", ""))
 
 
 class NewTask(NamedTuple):

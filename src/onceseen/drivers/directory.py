@@ -7,18 +7,21 @@ DATA/models/       models' own directories        DATA/cache               may b
 DATA/server.json   address and socket of the server that runs here
 """
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import stat
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from onceseen.domain.ids import now
-from onceseen.errors import DirectoryInUse, NewerData, SettingsError
+from onceseen.drivers.blobs_pack_file import sync_directory
+from onceseen.errors import DirectoryInUse, NewerData, SettingsError, StorageFull
 
 if TYPE_CHECKING:
     from onceseen.drivers.sql.database import SqliteDatabase
@@ -56,7 +59,7 @@ class DataDirectory:
     def __init__(self, path: Path, wait: float = LOCK_WAIT_SECONDS) -> None:
         self.path = path
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            _make(path)
             self._lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise SettingsError(
@@ -68,8 +71,9 @@ class DataDirectory:
         except BaseException:
             os.close(self._lock)
             raise
-        for name in ("models", "cache", "tmp"):
-            (path / name).mkdir(exist_ok=True)
+        with _room(path):
+            for name in ("models", "cache", "tmp"):
+                (path / name).mkdir(exist_ok=True)
 
     @staticmethod
     def check_format(path: Path) -> int | None:
@@ -103,13 +107,15 @@ class DataDirectory:
             if version is not None:
                 database.backup(self.path / f"record-before-{database.newest()}-{now()}.db")
             database.migrate()
-        write_atomically(self.path / "FORMAT", f"{FORMAT}\n")
+        with _room(self.path):
+            write_atomically(self.path / "FORMAT", f"{FORMAT}\n")
         return database
 
     def announce(self, url: str, link: str) -> None:
         """Tell others on this machine where the server is."""
         facts = {"url": url, "link": link, "pid": os.getpid()}
-        write_atomically(self.path / "server.json", json.dumps(facts) + "\n")
+        with _room(self.path):
+            write_atomically(self.path / "server.json", json.dumps(facts) + "\n")
 
     def release(self) -> None:
         """Give the directory up."""
@@ -133,6 +139,26 @@ class DataDirectory:
         facts = server_facts(self.path)
         where = f"on {facts['url']} (process {facts['pid']})" if facts else "of another process"
         return f"The data directory {self.path} belongs to a server {where}; stop it, or choose another with --data."
+
+
+@contextmanager
+def _room(path: Path) -> Iterator[None]:
+    """A full disk in our words."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"The disk of {path} is full; free some space and start again.") from error
+        raise
+
+
+def _make(path: Path) -> None:
+    """Make a directory so that it is still there after a power cut."""
+    new = [place for place in (path, *path.parents) if not place.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for place in new:
+        with suppress(PermissionError):  # a parent that may be entered and not read
+            sync_directory(place.parent)
 
 
 def is_free(path: Path) -> bool:

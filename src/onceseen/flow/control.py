@@ -1,6 +1,7 @@
 """people -> record: cancel, delete, retry. The job shows it at once; its items follow 500 at a time (RECORD.md 3.4)."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from onceseen.domain.events import JOB_DELETED, JOB_FINISHED, JOB_PROGRESS, NewEvent
 from onceseen.domain.fetch import FetchRow, is_url
@@ -52,33 +53,49 @@ def step(tx: Transaction, job: JobRow, now: int) -> bool:
     return True
 
 
-def retry_dead_letters(tx: Transaction, tasks: Sequence[bytes], now: int) -> int:
-    """Queue failed tasks again, with their failed items, also remembered failures: somebody asked for it. Items that wait now."""
-    ordered = sorted(tasks)
-    failed = {row.id for row in tx.tasks.get(ordered) if row.state == TaskState.FAILED}
-    items = tx.items.of_tasks(sorted(failed), ItemState.FAILED, 1_000_000)
+class Step(NamedTuple):
+    """How many items a step over dead letters took, and the tasks that have more."""
+
+    items: int
+    left: Sequence[bytes] = ()
+
+
+def retry_dead_letters(tx: Transaction, tasks: Sequence[bytes], now: int, *, first: bool = True) -> Step:
+    """Queue failed tasks again, with their failed items, also remembered failures: somebody asked for it.
+
+    At most 500 items a step; a task is queued with the last of its items, so after a kill it is a dead letter still.
+    One whose failure has not yet reached all of its items is left out of the `first` step, and so of all.
+    """
+    failed = [row.id for row in tx.tasks.get(sorted(tasks)) if row.state == TaskState.FAILED]
+    if first:
+        wanted = tx.items.wanted(failed)
+        failed = [task for task in failed if task not in wanted]
+    items = tx.items.of_tasks(sorted(failed), ItemState.FAILED, ITEMS_AT_ONCE)
     by_job: dict[bytes, list[int]] = {}
     for item in items:
         by_job.setdefault(item.job, []).append(item.n)
     for job, numbers in sorted(by_job.items()):
         tx.items.reopen(job, numbers)
-    tx.tasks.reopen(sorted(failed))
+    left = tx.items.wanted(failed, ItemState.FAILED)
+    tx.tasks.reopen(
+        sorted(tx.items.wanted(failed) - left)
+    )  # also those whose last failed items somebody deleted meanwhile
     # counted, not recounted: a recount would end a control that is under way, and the receiving of a job
     counts = [Counts(job, pending=len(by_job[job]), failed=-len(by_job[job])) for job in sorted(by_job)]
     visible = [row for row in tx.jobs.count(counts, now) if row.state != JobState.RECEIVING]
     tx.events.append([_event(JOB_PROGRESS, row, now) for row in visible])
-    return len(items)
+    return Step(len(items), sorted(left))
 
 
-def purge_dead_letters(tx: Transaction, tasks: Sequence[bytes]) -> int:
-    """Take dead letters off their list; how many items that were. The items keep their failure, and nobody's count changes.
+def purge_dead_letters(tx: Transaction, tasks: Sequence[bytes]) -> Step:
+    """Take dead letters off their list. The items keep their failure, and nobody's count changes.
 
     Such a task is cancelled: nobody wants it any more. The next submission of the image, or a retry of the job, runs it again.
     One whose failure has not yet reached all of its items stays.
     """
     wanted = tx.items.wanted(sorted(tasks))
     purged = tx.tasks.purge(sorted(set(tasks) - wanted))
-    return len(tx.items.of_tasks(sorted(purged), ItemState.FAILED, 1_000_000))
+    return Step(tx.items.count(sorted(purged), ItemState.FAILED))
 
 
 def _cancel(tx: Transaction, _job: JobRow, items: list[ItemRow], now: int) -> None:

@@ -58,7 +58,7 @@ def _write_jobs(tx: Transaction, group: Group, outcome: Outcome, tally: Tally, n
     """Insert new jobs, add to the counters of others; returns those that are visible from now on."""
     counts = tally.counts()
     heads = {chunk.job.id: chunk.job for chunk in group.chunks if chunk.first}
-    new = [submit.new_job(heads[job], tally, now) for job in sorted(heads)]
+    new = [submit.new_job(heads[job], counts[job], now) for job in sorted(heads)]
     if new:
         tx.jobs.insert(new)
     old = [count for job, count in counts.items() if job not in heads]

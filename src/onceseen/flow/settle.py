@@ -53,8 +53,6 @@ def finish_items(tx: Transaction, answers: dict[bytes, Any], outcome: Outcome, t
     if not answers:
         return
     waiting = tx.items.pending(list(answers), ITEMS_AT_ONCE)
-    if len(waiting) == ITEMS_AT_ONCE:
-        outcome.leftovers += list(answers)
     rows = []
     for item in waiting:
         end = finished(item, answers[item.task], catalog)
@@ -63,6 +61,9 @@ def finish_items(tx: Transaction, answers: dict[bytes, Any], outcome: Outcome, t
         outcome.done.append(DoneItem(item, end, reused=bool(item.reused)))
     if rows:
         tx.items.finish(rows)
+    if len(rows) == ITEMS_AT_ONCE:
+        wanted = tx.items.wanted(list(answers))
+        outcome.leftovers += [task for task in answers if task in wanted]
 
 
 def fail_items(

@@ -2,7 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 
-from onceseen.domain.job import FinishedItem, ItemRow, ItemState, JobRow, JobState, NewImage, PendingItem, job_state
+from onceseen.domain.job import (
+    Counts,
+    FinishedItem,
+    ItemRow,
+    ItemState,
+    JobRow,
+    JobState,
+    NewImage,
+    PendingItem,
+    job_state,
+)
 from onceseen.domain.machine import is_answered
 from onceseen.domain.task import TaskRow
 from onceseen.flow.work import CANCELLED, Chunk, DoneItem, Entry, JobHead, Outcome, Tally, unique_tasks
@@ -61,9 +71,8 @@ def insert_items(
         tx.fetches.insert(urls)
 
 
-def new_job(head: JobHead, tally: Tally, now: int) -> JobRow:
+def new_job(head: JobHead, added: Counts, now: int) -> JobRow:
     """A job's row with what its first chunk, and answers that came with it, make of it."""
-    added = tally.counts()[head.id]
     state = JobState.RECEIVING
     if added.complete:
         state = job_state(added.pending, added.failed, added.cancelled, 0)
@@ -85,7 +94,7 @@ def new_job(head: JobHead, tally: Tally, now: int) -> JobRow:
         source=head.source,
         owner=head.owner,
         created_at=head.created_at,
-        finished_at=now if state > JobState.PENDING else None,
+        finished_at=max(now, head.created_at) if state > JobState.PENDING else None,
     )
 
 

@@ -3,10 +3,9 @@
 from collections.abc import Collection
 
 from onceseen.domain.ids import now as clock
-from onceseen.domain.job import Control, JobState
+from onceseen.domain.job import Control
 from onceseen.domain.machine import INNOCENT
 from onceseen.domain.task import Fence
-from onceseen.domain.views import JobFilter
 from onceseen.flow.work import GivenBack
 from onceseen.ports.database import Transaction
 
@@ -26,13 +25,13 @@ def lost(tx: Transaction, me: int, known: Collection[tuple[bytes, int]]) -> list
     ]
 
 
-def of_dead_servers(tx: Transaction, me: int) -> list[GivenBack]:
-    """Running tasks of servers that are dead go back at once, without a death (RECORD.md 5.3)."""
-    tx.servers.bury(me)
+def of_dead_servers(tx: Transaction) -> list[GivenBack]:
+    """Running tasks of servers that were judged dead go back at once, without a death (RECORD.md 5.3)."""
+    living = tx.servers.living()
     return [
         GivenBack(Fence(row.id, row.attempt, row.server), row.lane, INNOCENT)
         for row in tx.tasks.running()
-        if row.server is not None and row.server != me
+        if row.server is not None and row.server not in living
     ]
 
 
@@ -41,23 +40,25 @@ def broken_off(tx: Transaction, me: int, open_jobs: Collection[bytes]) -> int:
 
     They are deleted by the ordinary steps of control; the number of jobs that are.
     """
-    swept = 0
+    swept, living = 0, tx.servers.living()
     for job in tx.jobs.receiving():
-        if job.server != me or job.id not in open_jobs:
+        nobody_sends = job.id not in open_jobs if job.server == me else job.server not in living
+        if nobody_sends and not job.control:
             tx.jobs.control(job.id, Control.DELETE, 0)
             swept += 1
     return swept
 
 
-def unfinished_local(tx: Transaction, me: int) -> None:
+def unfinished_local(tx: Transaction) -> None:
     """Jobs over local paths whose server died: what is there is their result; a new run begins the rest anew (RECORD.md 6)."""
-    for row, _running in tx.views.jobs(JobFilter(), 1000):
-        if row.source == "local" and row.server != me and row.state == JobState.PENDING and not row.control:
+    living = tx.servers.living()
+    for row in tx.jobs.waiting("local"):
+        if row.server not in living and not row.control:
             tx.jobs.recount(row.id, clock())
 
 
-def forgotten_images(tx: Transaction, now: int) -> list[str]:
-    """Forget images deleted for an hour, under the row lock; the locations of their bytes, to be deleted after the commit."""
+def forgotten_images(tx: Transaction, now: int) -> dict[bytes, str | None]:
+    """Forget images deleted for an hour, under the row lock: digest -> where the bytes lie that may go after the commit."""
     rows = tx.images.deleted(now - HOUR, STEP)
     tx.images.remove([(project, digest) for project, digest, _ in rows])
-    return [location for _, _, location in rows if location and not location.startswith("path:")]
+    return {digest: None if (place or "").startswith("path:") else place for _, digest, place in rows}

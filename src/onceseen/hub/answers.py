@@ -5,7 +5,7 @@ import structlog
 from onceseen.domain.ids import new_id, now
 from onceseen.domain.job import ImageFacts, NewImage
 from onceseen.domain.machine import Blame, Standing, after_give_back
-from onceseen.domain.task import CLASSIFICATION, AnsweredTask, Fence, Settlement, TaskState, task_key
+from onceseen.domain.task import CLASSIFICATION, AnsweredTask, Fence, Settlement, TaskState, picture_key
 from onceseen.domain.views import FileRow
 from onceseen.errors import BlobMissing, ImageError, ModelFailed
 from onceseen.flow.local import ROWS_AT_ONCE
@@ -25,7 +25,9 @@ def done(hub: HubState, link: WorkerLink, message: Done) -> None:
     if lease is None:
         hub.metrics.fenced(len(message.answers))
         return
-    if len(lease.units) != len(message.answers):
+    model = hub.catalog.of_lane(lease.lane)
+    labels = len(model.manifest.labels) if model else 1 << 30
+    if len(lease.units) != len(message.answers) or any(answer.index >= labels for answer in message.answers):
         log.error("link.wrong_answers", wanted=len(lease.units), got=len(message.answers))
         link.leases[lease.number] = lease
         link.link.close()
@@ -33,14 +35,13 @@ def done(hub: HubState, link: WorkerLink, message: Done) -> None:
     link.pump()
     state = hub.dispatcher.lane(lease.lane)
     finished_at = now()
-    model = hub.catalog.of_lane(lease.lane)
     for unit, answer in zip(lease.units, message.answers, strict=True):
         unit.started_at, unit.finished_at = lease.begun_at, finished_at
         unit.answered_by = link.hello.id if link.hello else None
         if answer.scores:
             state.observed(answer.run_ms)
             hub.metrics.inferred(model.row.name if model else "", model.row.version if model else "")
-            hub.metrics.answered((finished_at - unit.queued_at) / 1e3)
+            hub.metrics.answered(max(0.0, (finished_at - unit.queued_at) / 1e3))
             link.answered += 1
         if not unit.dropped:
             _hand_on(hub, unit, answer)
@@ -74,6 +75,9 @@ def _settled(hub: HubState, unit: Unit, answer: Answer) -> Settled:
             error_kind=BlobMissing.code, error=f"{unit.path} has changed since it was submitted; submit it again"
         )
     good = bool(answer.scores)
+    # A clock that is set back in the middle must not end a run before it began.
+    started_at = unit.started_at and max(unit.started_at, unit.queued_at)
+    finished_at = max(unit.finished_at or now(), started_at or unit.queued_at)
     settlement = Settlement(
         id=unit.task,
         attempt=unit.attempt,
@@ -85,8 +89,8 @@ def _settled(hub: HubState, unit: Unit, answer: Answer) -> Settled:
         error_kind=answer.error_kind or None,
         error=answer.error or None,
         worker=unit.answered_by,
-        started_at=unit.started_at,
-        finished_at=unit.finished_at or now(),
+        started_at=started_at,
+        finished_at=finished_at,
         run_ms=round(answer.run_ms, 3) if good else None,
     )
     facts = (
@@ -191,33 +195,42 @@ def _release(hub: HubState, task: bytes, attempt: int) -> Unit | None:
 
 async def fetch(hub: HubState, missing: list[tuple[Unit, str | None]]) -> None:
     """Read claimed images from the store; one that is gone or damaged fails with its reason (RECORD.md 3.6)."""
+    found = await stored(hub, [place for _, place in missing])
+    for (unit, place), data in zip(missing, found, strict=True):
+        if isinstance(data, bytes):
+            unit.data = data
+        else:
+            await lost(hub, [unit], place, data)
+    hub.writer.wake()
+
+
+async def stored(hub: HubState, places: list[str | None]) -> list[bytes | ImageError]:
+    """The bytes at these places of the store, or why they are not there."""
 
     def read() -> list[bytes | ImageError]:
         found: list[bytes | ImageError] = []
-        for _unit, place in missing:
+        for place in places:
             try:
-                found.append(hub.blobs.get(place) if place else _gone())
+                found.append(hub.blobs.get(place) if place else BlobMissing())
             except ImageError as error:
                 found.append(error)
             except OSError as error:
                 found.append(BlobMissing(f"The stored bytes cannot be read ({error}); submit the image again."))
         return found
 
-    for (unit, place), data in zip(missing, await hub.read(read), strict=True):
-        if isinstance(data, bytes):
-            unit.data = data
-            continue
-        log.error("blob.lost", digest=unit.digest.hex(), error=data.message)
+    return await hub.read(read)
+
+
+async def lost(hub: HubState, units: list[Unit], place: str | None, error: ImageError) -> None:
+    """The bytes of an image are gone: its attempts fail, and its row says so."""
+    log.error("blob.lost", digest=units[0].digest.hex(), error=error.message)
+    for unit in units:
         unit.dropped, unit.finished_at = True, now()
-        hub.outbox.settled.append(_settled(hub, unit, Answer(error_kind=data.code, error=data.message)))
-        hub.pack.forget(unit.digest)
-        if place:
-            await hub.writer.call(lambda tx, unit=unit, place=place: tx.images.lose(unit.project, unit.digest, place))  # type: ignore[misc]
-    hub.writer.wake()
-
-
-def _gone() -> ImageError:
-    return BlobMissing()
+        hub.outbox.settled.append(_settled(hub, unit, Answer(error_kind=error.code, error=error.message)))
+    project, digest = units[0].project, units[0].digest
+    if place:  # first in the record: who asks it afterwards is told the truth
+        await hub.writer.call(lambda tx: tx.images.lose(project, digest, place))
+    hub.pack.forget([digest])
 
 
 # -- local files ---------------------------------------------------------------------------------------------------------
@@ -228,13 +241,13 @@ def _local_answer(hub: HubState, unit: Unit, answer: Answer) -> LocalAnswer:
     file = unit.local
     assert file is not None
     if not answer.digest:  # it could not even be read
-        entry = Entry(file.n, file.name, failure=Failure(answer.error_kind, answer.error))
+        entry = Entry(file.n, file.name, failure=Failure(answer.error_kind, answer.error), frame=unit.frame)
         return LocalAnswer(file.job, entry, None, None, file)
     unit.digest = answer.digest
     ended = _settled(hub, unit, answer).settlement
     moment = ended.finished_at
     own = (file.job.id, file.n) if file.own else None
-    key = task_key(unit.project, answer.digest, None, unit.lane, file.params, own)
+    key = picture_key(unit.project, answer.digest, unit.frame, unit.lane, file.params, own)
     task = AnsweredTask(
         key=key,
         id=new_id(),
@@ -242,7 +255,7 @@ def _local_answer(hub: HubState, unit: Unit, answer: Answer) -> LocalAnswer:
         lane=unit.lane,
         kind=CLASSIFICATION,
         input=answer.digest,
-        frame=None,
+        frame=unit.frame,
         params=file.params,
         state=ended.state,
         priority=file.job.priority,
@@ -261,7 +274,7 @@ def _local_answer(hub: HubState, unit: Unit, answer: Answer) -> LocalAnswer:
     )
     facts = (answer.media_type or None, answer.width or None, answer.height or None)
     image = NewImage(unit.project, answer.digest, *facts, answer.size, f"path:{file.path}", moment)
-    entry = Entry(file.n, file.name, image=image, digest=answer.digest, key=key)
+    entry = Entry(file.n, file.name, image=image, digest=answer.digest, key=key, frame=unit.frame)
     row = FileRow(unit.project, file.path, file.size, file.mtime_ns, answer.digest)
     return LocalAnswer(file.job, entry, task, row, file)
 

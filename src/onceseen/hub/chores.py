@@ -29,7 +29,8 @@ async def run(hub: HubState) -> None:
     hourly_at = daily_at = hub.clock() + FIRST_CHORES
     while True:
         with suppress(TimeoutError):  # a cancel, delete or retry is followed at once
-            await asyncio.wait_for(hub.controlled.wait(), SWEEP_SECONDS)
+            async with asyncio.timeout(SWEEP_SECONDS):  # wait_for of Python 3.11 may swallow the end of this task
+                await hub.controlled.wait()
         try:
             await sweep_once(hub)
             if hub.clock() >= hourly_at:
@@ -46,6 +47,9 @@ async def run(hub: HubState) -> None:
 async def sweep_once(hub: HubState) -> None:
     """What nobody else will do: lost rows, submissions that broke off, controls step by step."""
     hub.check_held = True
+    for job in [job for job, at in hub.last_chunks.items() if hub.clock() - at > HOUR or job not in hub.open_jobs]:
+        hub.open_jobs.discard(job)
+        del hub.last_chunks[job]
     hub.open_keys = {key: job for key, job in hub.open_keys.items() if job in hub.open_jobs}
     hub.writer.wake()
 
@@ -69,13 +73,17 @@ async def forget(hub: HubState) -> None:
     """Old events and idempotency keys, and images that were deleted an hour ago: rows first, then bytes."""
     kept_from = now() - int(hub.settings.event_days * DAY * 1e6)
 
-    def transact(tx: Transaction) -> list[str]:
+    def transact(tx: Transaction) -> dict[bytes, str | None]:
         tx.events.prune(kept_from)
         tx.keys.prune(now() - KEPT)
         return sweep.forgotten_images(tx, now())
 
-    gone = await hub.writer.call(transact)
-    await hub.read(lambda: hub.blobs.delete(gone))
+    while gone := await hub.writer.call(transact):
+        hub.pack.forget(gone)
+        places = [place for place in gone.values() if place]
+        await hub.read(lambda: hub.blobs.delete(places))  # noqa: B023  (awaited here)
+        if len(gone) < sweep.STEP:
+            return
 
 
 async def remove_unnamed(hub: HubState) -> int:

@@ -71,29 +71,34 @@ class Dispatcher:
             known = waiting.get(lane)
             waiting[lane] = (min(priority, known[0]), known[1]) if known else (priority, 1 << 62)
         plans = []
-        for link in sorted(links, key=lambda link: link.held_ms):
-            chosen = self._choose(link, now, waiting)
-            if chosen is None:
+        for link in sorted(links, key=lambda link: link.held_ms) if waiting else ():
+            if link.held_ms + link.planned_ms >= HELD_MS:
                 continue
+            chosen, passed_over = self._choose(link, now, waiting)
             state = self.lane(chosen)
-            n = self.credit(link, state)
+            n = 1 if passed_over else self.credit(link, state)
             if n:
+                if chosen != link.current or now - link.current_since >= STAY_SECONDS:
+                    link.current, link.current_since = chosen, now
                 plans.append(Plan(link, chosen, n, state.cost_ms))
                 link.planned_ms += n * state.cost_ms
         return plans
 
-    def _choose(self, link: WorkerLink, now: float, waiting: dict[bytes, tuple[int, int]]) -> bytes | None:
-        """Smaller priority first; then the lane the worker stays with, for a second; then the oldest task."""
-        best: bytes | None = None
-        best_rank: tuple[int, bool, int] | None = None
-        for lane, (priority, oldest) in waiting.items():
-            stays = lane == link.current and now - link.current_since < STAY_SECONDS
-            rank = (priority, not stays, oldest)
-            if best_rank is None or rank < best_rank:
-                best, best_rank = lane, rank
-        if best is not None and (best != link.current or now - link.current_since >= STAY_SECONDS):
-            link.current, link.current_since = best, now
-        return best
+    def _choose(self, link: WorkerLink, now: float, waiting: dict[bytes, tuple[int, int]]) -> tuple[bytes, bool]:
+        """Whose turn it is, and whether a smaller priority waits elsewhere: then for one credit only (RECORD.md 4.2).
+
+        The smallest priority goes first; among equals a worker stays with its lane. After a second the next credit goes to
+        the oldest task, whatever its priority, so that no lane starves.
+        """
+        smallest = min(priority for priority, _ in waiting.values())
+        stays = now - link.current_since < STAY_SECONDS
+        candidates = [lane for lane, (priority, _) in waiting.items() if priority == smallest]
+        if link.current is not None and not stays:
+            candidates = list(waiting)
+        if stays and link.current in candidates:
+            return link.current, False
+        chosen = min(candidates, key=lambda lane: waiting[lane][1])
+        return chosen, waiting[chosen][0] > smallest
 
     def wishes(self, plans: Sequence[Plan]) -> list[ClaimWish]:
         """One claim per lane; every 8th credit goes to the oldest task, so that no priority starves."""

@@ -13,11 +13,10 @@ import structlog
 from onceseen.domain.fetch import FetchRow, Postponed
 from onceseen.domain.ids import new_id, now
 from onceseen.domain.job import JobRow, NewImage
-from onceseen.domain.task import CLASSIFICATION, NewTask, TaskState, task_key
+from onceseen.domain.task import CLASSIFICATION, NO_PARAMS, NewTask, TaskState, task_key
 from onceseen.errors import FetchFailed, ImageError, OnceseenError
 from onceseen.flow.work import Chunk, Entry, Failure, JobHead, Outcome
 from onceseen.hub.state import HubState
-from onceseen.hub.submission import PARAMS
 from onceseen.hub.writer import Pending
 from onceseen.ports.fetcher import Fetcher, FetchLater
 
@@ -172,7 +171,7 @@ class Fetching:
             return Entry(row.n, "", failure=Failure(error.code, error.message))
         digest, moment = hashlib.sha256(data).digest(), now()
         own = (job.id, row.n) if row.fresh or not model.manifest.cache else None
-        key = task_key(job.project, digest, None, model.lane, PARAMS, own)
+        key = task_key(job.project, digest, None, model.lane, NO_PARAMS, own)
         if key not in hub.open:
             hub.cache.keep(digest, data)
         task = NewTask(
@@ -183,7 +182,7 @@ class Fetching:
             kind=CLASSIFICATION,
             input=digest,
             frame=None,
-            params=PARAMS,
+            params=NO_PARAMS,
             state=TaskState.QUEUED,
             priority=job.priority,
             attempt=0,

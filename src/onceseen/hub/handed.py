@@ -11,13 +11,15 @@ import msgspec
 import structlog
 
 from onceseen.domain.ids import text_of
+from onceseen.domain.names import dataset_name
 from onceseen.errors import InvalidRequest, OnceseenError
 from onceseen.flow.work import DoneItem
 from onceseen.hub import local
 from onceseen.hub.links import WorkerLink
 from onceseen.hub.models import adopt
+from onceseen.hub.paths import submit_paths
 from onceseen.hub.state import HubState
-from onceseen.hub.submission import Request, submit_paths
+from onceseen.hub.submission import Request
 from onceseen.inference.registry import Catalog, Model
 from onceseen.wire import link as wire
 from onceseen.wire.http import ITEM_STATES, ErrorOut, Result, encode
@@ -64,15 +66,23 @@ async def _answer(
         result = result_of(hub.catalog, model, done, packed, message.top or None)
         link.send(wire.Told(done.item.n), [encode(result)])
 
-    request = Request(model, name="classify", source="local", fresh=message.fresh)
+    request = Request(
+        model,
+        name="classify",
+        source="local",
+        fresh=message.fresh,
+        frames=message.frames,
+        dataset=dataset_name(message.dataset),
+    )
     row = await submit_paths(hub, request, files, tell)
-    while told < len(files):
+    while told < row.total:
         if link.hello is None or link.hello.id not in hub.links:
             await local.end(hub, row.id)  # nobody waits for the rest; what is answered stays
             return
         news.clear()
         with suppress(TimeoutError):
-            await asyncio.wait_for(news.wait(), LOOK_SECONDS)
+            async with asyncio.timeout(LOOK_SECONDS):
+                await news.wait()
     broken = hub.dispatcher.lane(model.lane).broken
     if broken:
         link.send(wire.Refused("model-failed", f"The model {model.ref} cannot run: {broken}"))
@@ -93,4 +103,5 @@ def result_of(catalog: Catalog, model: Model, done: DoneItem, packed: bytes | No
         risk=end.risk,
         found=None if end.found is None else bool(end.found),
         error=ErrorOut(end.error_kind, end.error or "") if end.error_kind else None,
+        frame=msgspec.UNSET if item.frame is None else item.frame,
     )

@@ -4,14 +4,17 @@ from typing import Protocol
 
 import structlog
 
+from onceseen.domain.task import dataset_of
 from onceseen.hub.units import Lease, Unit
 from onceseen.ports.link import Frame, Link
 from onceseen.wire import link as wire
+from onceseen.wire.shelf import Shelf
 
 log = structlog.get_logger()
 
 BATCH_MS = 50.0
 """Work in one batch at most; a worker holds one that it runs and one that waits (RECORD.md 4.3)."""
+SHELF_SECONDS = 10.0
 MODELS_A_WORKER = 4
 """Models a worker keeps loaded; the one used longest ago makes room."""
 
@@ -31,6 +34,9 @@ class Host(Protocol):
     def place_of(self, lane: bytes) -> tuple[str, bytes] | None:
         """A model's directory and manifest."""
 
+    def bring(self, link: "WorkerLink", lease: Lease) -> None:
+        """Read the stacks of a batch that the worker does not have; then `pump` again."""
+
 
 class WorkerLink:
     """ports.link.LinkHandler for both kinds of peers; which one it is, its Hello says."""
@@ -42,7 +48,10 @@ class WorkerLink:
         self.heard = now  # the loop's clock
         self.leases: dict[int, Lease] = {}
         self.loaded: dict[bytes, bool] = {}  # lane -> ready; in the order of use
-        self.looks: set[int] = set()
+        self.looks: dict[int, float] = {}  # numbers of looks in hand -> when they were sent, the loop's clock
+        self.turned = now  # when it last finished something
+        self.shelf: Shelf[None] = Shelf()  # stacks that it has
+        self.shelf_used = now
         self.current: bytes | None = None  # the lane it stays with, since when
         self.current_since = 0.0
         self.planned_ms = 0.0  # work that a running claim will bring
@@ -50,6 +59,7 @@ class WorkerLink:
         self.memory_mb = 0.0
         self.answered = 0
         self.left = False  # said Bye, or the hub ended it on purpose
+        self.owed = 0  # batches of a worker that was given up as frozen; it may still wake and answer them
         self._numbers = 0
 
     @property
@@ -76,6 +86,8 @@ class WorkerLink:
             log.warning("link.unreadable", error=str(error))
             self.link.close()
             return
+        if isinstance(message, wire.Ready | wire.Done | wire.Looked):
+            self.turned = self.heard
         self.hub.heard(self, message, frame.payload)
 
     def closed(self) -> None:
@@ -124,12 +136,58 @@ class WorkerLink:
                 continue
             if sent_ms >= BATCH_MS:
                 return
+            if self.missing(lease):
+                if not lease.is_waiting:
+                    lease.is_waiting = True
+                    self.hub.bring(self, lease)
+                return
             self._send_batch(lease)
             sent_ms += lease.cost_ms
 
+    def missing(self, lease: Lease) -> dict[bytes, Unit]:
+        """Stacks of a batch that the worker does not have and nobody has read: digest -> the first unit of it."""
+        wanted: dict[bytes, Unit] = {}
+        for unit in lease.units:
+            if unit.of_stack and unit.digest not in self.shelf:
+                wanted.setdefault(unit.digest, unit)
+        return {digest: unit for digest, unit in wanted.items() if unit.data is None}
+
+    def shelve(self, digest: bytes, data: bytes | None) -> int:
+        """A stack is sent for, which must be here or in `data`; how many bytes of it have to travel."""
+        self.shelf_used = self.hub.clock()
+        if digest not in self.shelf:
+            assert data is not None
+            self.shelf.put(digest, len(data), None)
+            return len(data)
+        self.shelf.take(digest)
+        return 0
+
+    def tidy(self) -> None:
+        """Have the worker forget stacks that nobody has asked for in a while."""
+        if len(self.shelf) and self.hub.clock() - self.shelf_used > SHELF_SECONDS:
+            self.shelf.clear()
+            self.send(wire.Forget())
+
     def _send_batch(self, lease: Lease) -> None:
         lease.is_sent = True
-        images = [wire.ImageRef(path=unit.path) if unit.path else wire.ImageRef(unit.size) for unit in lease.units]
-        self.send(wire.Batch(lease.number, lease.lane, images), [unit.data for unit in lease.units if unit.data])
-        for unit in lease.units:
-            unit.data = None  # it travels once; another attempt reads it from the store
+        # Frames of one file stand together, and files that the worker has come first: none makes room for another too early.
+        lease.units.sort(
+            key=lambda unit: (unit.digest not in self.shelf, unit.digest) if unit.of_stack else (False, b"")
+        )
+        payload: list[bytes] = []
+        images = [self._image(unit, payload) for unit in lease.units]
+        self.send(wire.Batch(lease.number, lease.lane, images), payload)
+
+    def _image(self, unit: Unit, payload: list[bytes]) -> wire.ImageRef:
+        """What is said of an image; its bytes, where they travel, are added to the payload."""
+        dataset = dataset_of(unit.params)
+        if unit.path:
+            return wire.ImageRef(path=unit.path, frame=unit.frame, dataset=dataset)
+        data, unit.data = unit.data, None  # it travels once; another attempt reads it from the store
+        if unit.frame is None:
+            payload.append(data or b"")
+            return wire.ImageRef(len(data or b""), dataset=dataset)
+        size = self.shelve(unit.digest, data)
+        if size and data:
+            payload.append(data)
+        return wire.ImageRef(size, file=unit.digest, frame=unit.frame, dataset=dataset)

@@ -30,7 +30,8 @@ async def end(hub: HubState, job: bytes) -> None:
                     entry = Entry(file.n, file.name, failure=CANCELLED)
                     hub.outbox.local.append(LocalAnswer(file.job, entry, None, None, file))
         hub.writer.wake()
-        await asyncio.wait_for(ended, PATIENCE_SECONDS)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await ended
     except TimeoutError as error:
         raise TooBusy(
             "Workers still have images of this job in hand; what waited is cancelled, try again soon."

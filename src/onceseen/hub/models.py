@@ -39,7 +39,18 @@ def install(store: Path, manifest: Manifest, directory: Path) -> tuple[bytes, st
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
         temporary.replace(copy)
+    for place in {target, *(file.parent for file in target.rglob("*")), store}:
+        _sync(place)
     return digest, location
+
+
+def _sync(directory: Path) -> None:
+    """Bring a directory's entries to the medium: a model is promised only when a power cut leaves it there."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def add_bundled(begin: Callable[[Callable[[Transaction], None]], T]) -> T:

@@ -32,13 +32,13 @@ class Outbox:
             chunks=[pending.chunk for pending in pendings],
             settled=self.settled[:SETTLES_AT_ONCE],
             given_back=self.given_back[:SETTLES_AT_ONCE],
-            leftovers=self.leftovers,
+            leftovers=self.leftovers[:SETTLES_AT_ONCE],
             local=self.local[:ROWS_AT_ONCE],
         )
         self.settled = self.settled[SETTLES_AT_ONCE:]
         self.given_back = self.given_back[SETTLES_AT_ONCE:]
         self.local = self.local[ROWS_AT_ONCE:]
-        self.leftovers = []
+        self.leftovers = self.leftovers[SETTLES_AT_ONCE:]
         return group, pendings
 
     def put_back(self, group: Group) -> None:

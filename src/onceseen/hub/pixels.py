@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from onceseen.domain.fetch import name_of
 from onceseen.domain.job import JobRow
-from onceseen.domain.task import TaskState, task_key
+from onceseen.domain.task import NO_PARAMS, TaskState, task_key
 from onceseen.errors import FetchRefused, ImageError, TooBusy
 from onceseen.flow.work import Entry
 from onceseen.hub import looks
 from onceseen.hub.state import HubState
-from onceseen.hub.submission import PARAMS, Request, Submission
+from onceseen.hub.submission import Request, Submission
 from onceseen.inference.registry import Model
 
 LOOKS = 16
@@ -115,7 +115,7 @@ def _answered(hub: HubState, model: Model, own: bytes, pixels: bytes) -> bytes:
     project = hub.settings.project
     with hub.database.read() as reader:
         for digest in (own, *reader.images.alike(project, pixels, COPIES)):
-            task = reader.tasks.find(task_key(project, digest, None, model.lane, PARAMS, None))
+            task = reader.tasks.find(task_key(project, digest, None, model.lane, NO_PARAMS, None))
             if task is not None and task.state == TaskState.SUCCEEDED:
                 return digest
     return own

@@ -76,9 +76,11 @@ def _joined(hub: HubState, link: WorkerLink, hello: wire.Hello) -> None:
         return
     for name in hub.settings.preload:
         try:
-            link.load(hub.catalog.resolve(name).lane)
+            lane = hub.catalog.resolve(name).lane
         except UnknownModel:
             continue
+        if hub.dispatcher.lane(lane).broken is None:  # else each new worker would die of it
+            link.load(lane)
     row = WorkerRow(hello.id, hub.me, hello.host, hello.pid, link.started_at, link.started_at, "ready")
     hub.errand(_announce(hub, WORKER_JOINED, row))
     hub.writer.wake()
@@ -171,7 +173,7 @@ async def watch(hub: HubState) -> None:
         time = hub.clock()
         if time - last > WATCH_SECONDS + 1.0:  # we were frozen, not they: read their messages first (RECORD.md 5.4)
             for link in hub.links.values():
-                link.heard = time
+                link.heard = link.turned = time
                 for lease in link.leases.values():
                     if lease.deadline is not None:
                         lease.deadline += time - last
@@ -182,6 +184,10 @@ async def watch(hub: HubState) -> None:
                 _frozen(hub, link, f"worker {_name(link)} was silent for {time - link.heard:.0f} s")
             elif any(lease.deadline is not None and time > lease.deadline for lease in link.leases.values()):
                 _frozen(hub, link, f"worker {_name(link)} took longer than a batch of this model may take")
+            elif looks.is_overdue(link, time):
+                _frozen(hub, link, f"worker {_name(link)} took longer than it may take to look at an image")
+            else:
+                link.tidy()
 
 
 def _name(link: WorkerLink) -> str:
@@ -189,15 +195,28 @@ def _name(link: WorkerLink) -> str:
 
 
 def _frozen(hub: HubState, link: WorkerLink, why: str) -> None:
-    """Its tasks go back as at a death; its supervisor kills it if it has one here, else the closed link fences it."""
+    """Its tasks go back as at a death; its supervisor kills it if it has one here, else it is fenced when it wakes."""
     log.warning("worker.frozen", why=why)
     assert link.hello is not None
     supervisor = hub.links.get(link.hello.supervisor)
     if supervisor is not None:
         supervisor.send(wire.Kill(link.hello.pid))
     del hub.links[link.hello.id]
+    owed = sum(lease.is_sent for lease in link.leases.values())
     _bury(hub, link, Blame(begun=True, death=True, why=why))
-    link.link.close()
+    if supervisor is not None or not owed:
+        link.link.close()
+    else:
+        link.owed = owed
+
+
+def woke(hub: HubState, link: WorkerLink, message: wire.FromWorker) -> None:
+    """A worker that was given up has woken: its late answers are counted and change nothing; then it joins anew."""
+    if isinstance(message, wire.Done):
+        answers.done(hub, link, message)
+        link.owed -= 1
+        if not link.owed:
+            link.link.close()
 
 
 def dismiss(hub: HubState) -> None:

@@ -16,6 +16,7 @@ class HubSettings:
     project: int = 1
     max_pixels: int = 100_000_000
     max_image_bytes: int = 256_000_000
+    max_items: int = 1_000_000
     lease_seconds: float = 5.0
     max_deaths: int = 3
     cache_bytes: int = 256 << 20

@@ -7,7 +7,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypeVar
 
-from onceseen.domain.task import Head, TaskRow
+import structlog
+
+from onceseen.domain.task import TaskRow
 from onceseen.hub.cache import ImageCache
 from onceseen.hub.dispatch import Dispatcher
 from onceseen.hub.links import WorkerLink
@@ -25,6 +27,7 @@ from onceseen.ports.database import Database, Reader
 from onceseen.ports.fetcher import Fetcher
 from onceseen.ports.signal import Signal
 
+log = structlog.get_logger()
 T = TypeVar("T")
 
 
@@ -46,6 +49,7 @@ class HubState:
         open: keys that run here or are about to.
         held: (task, attempt) from its claim or insert until its settle is committed.
         open_jobs: submissions that are being received.
+        last_chunks: when each of them sent its last chunk, by `clock`.
         open_keys: (project, idempotency key) -> the submission that came with it; it counts while that one is open.
         pending_bytes: of submissions on their way to the disk.
         joined: a worker is warm, or will never be.
@@ -88,6 +92,7 @@ class HubState:
         self.cache = ImageCache(settings.cache_bytes)
         self.pending_bytes = 0
         self.open_jobs: set[bytes] = set()
+        self.last_chunks: dict[bytes, float] = {}
         self.open_keys: dict[tuple[int, str], bytes] = {}
         self.joined = asyncio.Event()
         self.check_held = False
@@ -98,7 +103,7 @@ class HubState:
         self._peek_stack = ExitStack()
         self._peeking: Reader | None = None
         self._readers = ThreadPoolExecutor(4, "readers")
-        self._errands: set[asyncio.Task[None]] = set()
+        self.errands: set[asyncio.Task[None]] = set()
 
     def clock(self) -> float:
         """The loop's clock, seconds."""
@@ -122,13 +127,11 @@ class HubState:
         return self._peeking.tasks.find(key)
 
     async def refresh_heads(self) -> None:
-        """Ask the record anew which lanes have waiting tasks."""
+        """Ask the record anew which lanes have waiting tasks.
 
-        def heads() -> dict[bytes, Head]:
-            with self.database.read() as reader:
-                return reader.tasks.heads()
-
-        self.dispatcher.heads = await self.read(heads)
+        In the writer's thread: a reader's answer might be older than what the newest transaction has just told.
+        """
+        self.dispatcher.heads = await self.writer.call(lambda tx: tx.tasks.heads())
         self.writer.wake()
 
     async def read(self, function: Callable[[], T]) -> T:
@@ -141,15 +144,20 @@ class HubState:
             coroutine.close()
             return
         task = asyncio.create_task(coroutine)
-        self._errands.add(task)
-        task.add_done_callback(self._errands.discard)
+        self.errands.add(task)
+        task.add_done_callback(self._errand_ended)
+
+    def _errand_ended(self, task: asyncio.Task[None]) -> None:
+        self.errands.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("hub.errand_failed", error=str(error))
 
     async def end_errands(self) -> None:
         """The hub ends: cancel what still runs beside it, end the reading threads."""
         self.stopped = True
-        for task in list(self._errands):
+        for task in list(self.errands):
             task.cancel()
-        await asyncio.gather(*self._errands, return_exceptions=True)
+        await asyncio.gather(*self.errands, return_exceptions=True)
         self._readers.shutdown()
         self._peek_stack.close()
 

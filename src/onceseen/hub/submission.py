@@ -2,32 +2,37 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from onceseen.domain.fetch import FetchRow, name_of
 from onceseen.domain.ids import new_id, now
 from onceseen.domain.job import JobRow, NewImage
 from onceseen.domain.machine import is_answered
-from onceseen.domain.task import CLASSIFICATION, ORDINARY, NewTask, TaskState, task_key
-from onceseen.errors import FetchRefused, TooBusy, TooLarge
-from onceseen.flow.work import Chunk, DoneItem, Entry, Failure, JobHead, LocalFile, Outcome
-from onceseen.hub import answers
+from onceseen.domain.task import CLASSIFICATION, NO_PARAMS, ORDINARY, NewTask, TaskState, params_of, picture_key
+from onceseen.errors import FetchRefused, StoreError, TooBusy, TooLarge
+from onceseen.flow.work import Chunk, Entry, Failure, JobHead, Outcome
+from onceseen.hub import answers, stacks
 from onceseen.hub.state import HubState
 from onceseen.hub.units import Unit
 from onceseen.hub.writer import Pending
 from onceseen.inference.registry import Model
+from onceseen.inference.sniff import is_hdf5, may_hold_frames
 
 CHUNK_ITEMS = 500
 CHUNK_BYTES = 8 << 20
 CHUNKS_IN_FLIGHT = 2
-PARAMS = "{}"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What somebody asks for. `fresh`: answer anew, whatever is remembered."""
+    """What somebody asks for.
+
+    Attributes:
+        fresh: answer anew, whatever is remembered.
+        frames: each frame of a file is an item of its own.
+        dataset: which one of an HDF5 file; "" for the only one.
+    """
 
     model: Model
     name: str = ""
@@ -35,6 +40,8 @@ class Request:
     source: str = "http"
     owner: str = "local"
     fresh: bool = False
+    frames: bool = False
+    dataset: str = ""
 
 
 class Submission:
@@ -72,6 +79,7 @@ class Submission:
         self._flying: list[asyncio.Future[Outcome]] = []
         self._last: asyncio.Future[Outcome] | None = None
         hub.open_jobs.add(self.head.id)
+        hub.last_chunks[self.head.id] = hub.clock()
 
     @property
     def count(self) -> int:
@@ -85,6 +93,9 @@ class Submission:
             self.refuse(name, TooLarge.code, f"The image has {len(data):,} bytes, over the limit of {limit:,}.")
             return
         digest = hashlib.sha256(data).digest()
+        if self.request.frames and may_hold_frames(data):
+            await self._add_frames(name, digest, data)
+            return
         self._entries.append(self._entry(name, digest, data))
         self._blobs[digest] = data
         self._size += len(data)
@@ -110,6 +121,26 @@ class Submission:
     def refuse(self, name: str, kind: str, message: str) -> None:
         """Take an item that has failed already."""
         self._fail(name, kind, message)
+
+    async def _add_frames(self, name: str, digest: bytes, data: bytes) -> None:
+        """Take a file's frames; the file waits here until a worker has counted them (RECORD.md 2.5)."""
+        hub, request = self.hub, self.request
+        dataset = request.dataset if is_hdf5(data) else ""
+        found = await stacks.count(hub, data, digest, dataset, hub.settings.max_items - self._n)
+        self._blobs[digest] = data
+        self._size += len(data)
+        image = NewImage(self.head.project, digest, None, None, None, len(data), None, now())
+        if isinstance(found, Failure):
+            self._entries.append(Entry(self._next(), name, failure=found, image=image, digest=digest))
+            return
+        params = params_of(dataset)
+        for frame in range(found):
+            n, moment = self._next(), now()
+            key = self._question(digest, frame, params, n)
+            task = self._task(key, digest, frame, params, moment)
+            hub.dispatcher.lane(request.model.lane).uncommitted.append(request.priority)
+            self._entries.append(Entry(n, name, key=key, task=task, image=image, digest=digest, frame=frame))
+            await self._flush_if_full()
 
     async def finish(self) -> JobRow:
         """Send what is left, wait until all of it is durable; the job as it was written."""
@@ -151,74 +182,103 @@ class Submission:
         n, self._n = self._n, self._n + 1
         return n
 
-    def _entry(self, name: str, digest: bytes, data: bytes) -> Entry:
-        hub, model, n = self.hub, self.request.model, self._next()
+    def _question(self, digest: bytes, frame: int | None, params: str, n: int) -> bytes:
         own = (self.head.id, n) if self._own else None
-        key = task_key(self.head.project, digest, None, model.lane, PARAMS, own)
-        moment = now()
-        early = self._start_early(key, digest, data, moment)
-        if early is None and key not in hub.open:
-            hub.cache.keep(digest, data)
-        task = NewTask(
+        return picture_key(self.head.project, digest, frame, self.request.model.lane, params, own)
+
+    def _task(
+        self, key: bytes, digest: bytes, frame: int | None, params: str, moment: int, *, early: bool = False
+    ) -> NewTask:
+        return NewTask(
             key=key,
             id=new_id(),
             project=self.head.project,
-            lane=model.lane,
+            lane=self.request.model.lane,
             kind=CLASSIFICATION,
             input=digest,
-            frame=None,
-            params=PARAMS,
-            state=TaskState.QUEUED if early is None else TaskState.RUNNING,
+            frame=frame,
+            params=params,
+            state=TaskState.RUNNING if early else TaskState.QUEUED,
             priority=self.request.priority,
-            attempt=0 if early is None else 1,
-            server=None if early is None else hub.me,
+            attempt=int(early),
+            server=self.hub.me if early else None,
             queued_at=moment,
             started_at=None,
         )
-        if early is None:
-            hub.dispatcher.lane(model.lane).uncommitted.append(self.request.priority)
-        image = NewImage(self.head.project, digest, None, None, None, len(data), None, moment)
-        return Entry(n, name, key=key, task=task, image=image, digest=digest)
 
-    def _start_early(self, key: bytes, digest: bytes, data: bytes, moment: int) -> Unit | None:
+    def _entry(self, name: str, digest: bytes, data: bytes) -> Entry:
+        hub, lane, n = self.hub, self.request.model.lane, self._next()
+        params = params_of(self.request.dataset) if self.request.dataset and is_hdf5(data) else NO_PARAMS
+        key = self._question(digest, None, params, n)
+        moment = now()
+        early = self._start_early(key, digest, params, data, moment)
+        if early is None and key not in hub.open:
+            hub.cache.keep(digest, data)
+        task = self._task(key, digest, None, params, moment, early=early is not None)
+        if early is None:
+            hub.dispatcher.lane(lane).uncommitted.append(self.request.priority)
+        image = NewImage(self.head.project, digest, None, None, None, len(data), None, moment)
+        frame = 0 if self.request.frames else None
+        return Entry(n, name, key=key, task=task, image=image, digest=digest, frame=frame)
+
+    def _start_early(self, key: bytes, digest: bytes, params: str, data: bytes, moment: int) -> Unit | None:
         """Hand the image to a worker before its rows are written; no answer leaves before they are (RECORD.md 2)."""
         hub, model = self.hub, self.request.model
         if key in hub.open or hub.draining:
             return None
         lane = hub.dispatcher.lane(model.lane)
         link = hub.dispatcher.early_link(hub.workers(), lane, self.request.priority)
-        if link is None or lane.broken or (not self._own and self._is_answered(key)):  # an own key is a new one
+        if link is None or lane.broken or (not self._own and self._must_wait(key)):  # an own key is a new one
             return None
-        unit = Unit(model.lane, self.head.project, digest, key, queued_at=moment, data=data)
+        unit = Unit(model.lane, self.head.project, digest, key=key, params=params, queued_at=moment, data=data)
         if not hub.lease(link, [unit]):
             return None
         hub.open[key] = unit
         self._early.append(unit)
         return unit
 
-    def _is_answered(self, key: bytes) -> bool:
-        """One look by a unique key, 10 us: cheaper than a run for nothing."""
+    def _must_wait(self, key: bytes) -> bool:
+        """Whether the record has the answer, or a suspect, which runs alone. One look by a unique key, 10 us."""
         row = self.hub.peek(key)
-        return row is not None and is_answered(row.state, row.error_kind)
+        return row is not None and (is_answered(row.state, row.error_kind) or bool(row.suspect))
 
     async def _flush(self, *, last: bool) -> None:
         hub = self.hub
+        if self.head.id not in hub.open_jobs:
+            self._drop()
+            raise StoreError("The next part of the submission did not come in time; send it again.")
+        hub.last_chunks[self.head.id] = hub.clock()
         if hub.pending_bytes + self._size > hub.settings.max_pending_bytes:
             self._drop()
             raise TooBusy(
                 f"{hub.pending_bytes >> 20} MB of submissions wait for the disk already; try again in a moment."
             )
-        chunk = Chunk(self.head, self._entries, first=self._sent == 0, last=last)
+        entries, blobs, early = self._entries, self._blobs, {unit.key: unit for unit in self._early}
+        self._blobs, self._size = {}, 0
+        starts = range(0, len(entries) or 1, CHUNK_ITEMS)  # more than one when many items were refused
+        for start in starts:
+            part = entries[start : start + CHUNK_ITEMS]
+            data = {entry.digest: blobs[entry.digest] for entry in part if entry.digest in blobs}
+            units = [unit for entry in part if entry.key and (unit := early.pop(entry.key, None))]
+            self._send(part, data, units, last=last and start == starts[-1])
+            self._entries, self._early = (
+                entries[start + CHUNK_ITEMS :],
+                list(early.values()),
+            )  # dropped if a chunk is refused
+            while len(self._flying) > CHUNKS_IN_FLIGHT:
+                await self._flying.pop(0)
+
+    def _send(self, entries: list[Entry], blobs: dict[bytes, bytes], early: list[Unit], *, last: bool) -> None:
+        hub = self.hub
+        chunk = Chunk(self.head, entries, first=self._sent == 0, last=last)
         self._sent += 1
-        pending = Pending(chunk, self._blobs, asyncio.get_running_loop().create_future(), self._size, self._early)
+        size = sum(map(len, blobs.values()))
+        pending = Pending(chunk, blobs, asyncio.get_running_loop().create_future(), size, early)
         pending.after, self._last = self._last, pending.done
-        hub.pending_bytes += self._size
+        hub.pending_bytes += size
         pending.done.add_done_callback(lambda _: _landed(hub, pending))
-        self._entries, self._blobs, self._early, self._size = [], {}, [], 0
         self._flying.append(pending.done)
         hub.pack.push(pending)
-        while len(self._flying) > CHUNKS_IN_FLIGHT:
-            await self._flying.pop(0)
 
     def _drop(self) -> None:
         """Forget what was not flushed yet: early starts count for nothing, nothing waits for its rows."""
@@ -231,6 +291,8 @@ class Submission:
 def _landed(hub: HubState, pending: Pending) -> None:
     hub.pending_bytes -= pending.size
     _forget_uncommitted(hub, pending.chunk.entries)
+    if pending.done.cancelled() or pending.done.exception() is not None:
+        answers.drop_early(hub, pending)
 
 
 def _forget_uncommitted(hub: HubState, entries: Sequence[Entry]) -> None:
@@ -239,117 +301,3 @@ def _forget_uncommitted(hub: HubState, entries: Sequence[Entry]) -> None:
             waiting = hub.dispatcher.lane(entry.task.lane).uncommitted
             if entry.task.priority in waiting:
                 waiting.remove(entry.task.priority)
-
-
-async def submit_paths(
-    hub: HubState, request: Request, files: Sequence[tuple[str, Path]], told: Callable[[DoneItem, bytes | None], None]
-) -> JobRow:
-    """The second way in: local files, named and not read by the server (RECORD.md 6). Returns when the job is written.
-
-    Args:
-        hub: the hub.
-        request: what is asked.
-        files: (name, path) of each item, in order.
-        told: called on the event loop for each item once its answer is committed, with the packed scores.
-
-    Files that were answered before, by this model and unchanged since, are not read again.
-    """
-    model = request.model
-    head = JobHead(
-        new_id(), hub.settings.project, request.name, hub.me, model.ref, request.priority, "local", request.owner, now()
-    )
-    own = request.fresh or not model.manifest.cache
-    known = {} if own else await _known(hub, model, files)
-    facts = await hub.read(lambda: [_facts(path) for _, path in files])
-    entries, units = [], []
-    for n, (name, path) in enumerate(files):
-        if n % CHUNK_ITEMS == 0:
-            await asyncio.sleep(0)  # a million files must not hold up everybody else
-        place = str(path.absolute())
-        answered = known.get(place)
-        if answered is not None:
-            entries.append((n, name, place, answered))
-            continue
-        size, modified = facts[n]
-        file = LocalFile(head, n, name, place, size, modified, PARAMS, told, own)
-        units.append(Unit(model.lane, head.project, queued_at=head.created_at, path=place, local=file))
-    row = await _open_local(hub, head, model, len(units), entries, told)
-    if units:
-        hub.dispatcher.return_local(model.lane, units)
-        hub.feed_local()
-    return row
-
-
-def _facts(path: Path) -> tuple[int, int]:
-    """(size, time of change); zeros where there is no file: the worker will say what is wrong."""
-    try:
-        found = path.stat()
-    except OSError:
-        return 0, 0
-    return found.st_size, found.st_mtime_ns
-
-
-async def _known(hub: HubState, model: Model, files: Sequence[tuple[str, Path]]) -> dict[str, bytes]:
-    """Path -> digest of files that are unchanged and answered by this model."""
-    places = [str(path.absolute()) for _, path in files]
-
-    def read() -> dict[str, bytes]:
-        found = {}
-        with hub.database.read() as reader:
-            for place, row in reader.files.find(hub.settings.project, places).items():
-                if _facts(Path(place)) != (row.size, row.mtime_ns):
-                    continue
-                task = reader.tasks.find(task_key(hub.settings.project, row.digest, None, model.lane, PARAMS, None))
-                if task is not None and is_answered(task.state, task.error_kind):
-                    found[place] = row.digest
-        return found
-
-    return await hub.read(read)
-
-
-async def _open_local(
-    hub: HubState,
-    head: JobHead,
-    model: Model,
-    expected: int,
-    answered: Sequence[tuple[int, str, str, bytes]],
-    told: Callable[[DoneItem, bytes | None], None],
-) -> JobRow:
-    """Write the job, and at once the items that are answered already."""
-    moment = now()
-    entries = []
-    for n, name, place, digest in answered:
-        key = task_key(head.project, digest, None, model.lane, PARAMS, None)
-        task = NewTask(
-            key,
-            new_id(),
-            head.project,
-            model.lane,
-            CLASSIFICATION,
-            digest,
-            None,
-            PARAMS,
-            TaskState.QUEUED,
-            head.priority,
-            0,
-            None,
-            moment,
-            None,
-        )
-        image = NewImage(head.project, digest, None, None, None, 0, f"path:{place}", moment)
-        entries.append(Entry(n, name, key=key, task=task, image=image, digest=digest))
-    chunks = [entries[start : start + CHUNK_ITEMS] for start in range(0, len(entries), CHUNK_ITEMS)] or [[]]
-    row: JobRow | None = None
-    for place_in_job, group in enumerate(chunks):
-        last = place_in_job == len(chunks) - 1
-        chunk = Chunk(head, group, first=place_in_job == 0, last=last, expect=expected if last else 0)
-        pending = Pending(chunk, {}, asyncio.get_running_loop().create_future())
-        hub.pack.push(pending)
-        outcome = await pending.done
-        row = outcome.jobs[head.id]
-        results = {task.id: task.result for task in outcome.tasks.values()}
-        for done in outcome.done:
-            if done.finished.job == head.id:
-                told(done, results.get(done.item.task))
-    assert row is not None
-    return row

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from onceseen.domain.machine import Blame
-from onceseen.domain.task import Claimed
+from onceseen.domain.task import NO_PARAMS, Claimed
 from onceseen.flow.work import LocalFile
 from onceseen.wire.link import Answer, Looked
 
@@ -24,6 +24,9 @@ class Unit:
     lane: bytes
     project: int
     digest: bytes = b""
+    frame: int | None = None  # of a stack, whose bytes come when the worker does not have them (hub/stacks.py)
+    params: str = NO_PARAMS
+    place: str = ""  # where the stack's bytes lie
     key: bytes = b""
     task: bytes = b""
     attempt: int = 0
@@ -41,6 +44,11 @@ class Unit:
     lost: Blame | None = None  # its worker died before its rows were written
 
     @property
+    def of_stack(self) -> bool:
+        """Whether it is one frame of a file whose bytes travel by themselves, once for all frames."""
+        return self.frame is not None and not self.path
+
+    @property
     def size(self) -> int:
         """Bytes that travel with the lease."""
         return len(self.data) if self.data else 0
@@ -52,6 +60,8 @@ def claimed_unit(lane: bytes, task: Claimed) -> Unit:
         lane=lane,
         project=task.project,
         digest=task.input,
+        frame=task.frame,
+        params=task.params,
         key=task.key,
         task=task.id,
         attempt=task.attempt,
@@ -71,6 +81,7 @@ class Lease:
     begun_at: int | None = None  # microseconds since 1970
     deadline: float | None = None  # the loop's clock, seconds
     is_sent: bool = False
+    is_waiting: bool = False  # its stacks are being read from the store
 
     def has_room(self, units: Sequence[Unit], at_most: int) -> bool:
         """Whether these may come along: not too many, not too large, and a suspect runs alone."""
@@ -127,20 +138,9 @@ class Facts(NamedTuple):
     run_ms: float | None
 
 
-@dataclass(slots=True, eq=False)
-class Looking:
-    """One look on its way."""
-
-    data: bytes
-    thumbnail: int
-    pixel_digest: bool
-    done: asyncio.Future[tuple[Looked, bytes]]
-    tried: set[int] = field(default_factory=set)  # python ids of links
-
-
 class Looks:
-    """Looks by number."""
+    """Looks that workers have in hand, by number. An answer of None: the worker is gone."""
 
     def __init__(self) -> None:
-        self.open: dict[int, Looking] = {}
+        self.open: dict[int, asyncio.Future[tuple[Looked, bytes] | None]] = {}
         self.numbers = 0

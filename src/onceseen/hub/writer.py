@@ -9,15 +9,15 @@ Whatever waits goes into the next transaction. A group waits to gather more only
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import structlog
 
 from onceseen.domain.ids import new_id, text_of
-from onceseen.errors import OnceseenError, StoreError
+from onceseen.errors import DatabaseAway, OnceseenError, StoreError
 from onceseen.flow.work import Chunk, Group, Outcome
 from onceseen.hub.units import Unit
 from onceseen.ports.blobs import Blobs
@@ -31,6 +31,11 @@ GATHER_SECONDS = 0.2
 ITEMS_AT_ONCE = 1000
 BYTES_AT_ONCE = 32 << 20
 RETRY_SECONDS = 0.5
+TRIES = 3
+"""How often a transaction is repeated whose outcome was unknown and which was not written, before its submissions are refused."""
+KNOWN_SECONDS = 600.0
+KNOWN_PLACES = 100_000
+"""The pack thread remembers where bytes lie for so long at most: far shorter than the hour after which deleted ones go."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +48,7 @@ class Pending:
         size: bytes of its images.
         early: its images that workers have begun already.
         after: `done` of the chunk before it in the same job.
+        tries: transactions so far whose outcome was unknown, and which turned out not to be written.
     """
 
     chunk: Chunk
@@ -51,6 +57,8 @@ class Pending:
     size: int = 0
     early: list[Unit] = field(default_factory=list)
     after: asyncio.Future[Outcome] | None = None
+
+    tries: int = 0
 
     @property
     def is_orphan(self) -> bool:
@@ -63,16 +71,24 @@ class PackStage:
     """Appends images to packs, group after group."""
 
     def __init__(
-        self, blobs: Blobs, database: Database, hand_on: Callable[[list[Pending]], None], linger: Callable[[], float]
+        self,
+        blobs: Blobs,
+        database: Database,
+        hand_on: Callable[[list[Pending]], None],
+        refused: Callable[[list[Pending], Exception], None],
+        linger: Callable[[], float],
     ) -> None:
         self._blobs = blobs
         self._database = database
         self._hand_on = hand_on
+        self._refused = refused
         self._linger = linger
         self._waiting: list[Pending] = []
         self._wake = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "packs")
-        self._placed: dict[bytes, str] = {}  # stored here, rows perhaps not yet written
+        self._placed: dict[
+            bytes, tuple[str, float]
+        ] = {}  # where bytes lie, since when it is known; of the pack thread alone
 
     def push(self, pending: Pending) -> None:
         """Queue a chunk."""
@@ -93,8 +109,7 @@ class PackStage:
                 await loop.run_in_executor(self._thread, self._store, group)
             except Exception as error:
                 log.warning("packs.refused", error=str(error), chunks=len(group))
-                for pending in group:
-                    fail(pending.done, error)
+                self._refused(group, error)
                 continue
             self._hand_on(group)
 
@@ -104,18 +119,13 @@ class PackStage:
 
     async def place(self, project: int, blobs: dict[bytes, bytes]) -> dict[bytes, str]:
         """Make bytes durable whose rows are there already; digest -> where they lie."""
+        wanted = {digest: (project, data) for digest, data in blobs.items()}
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._place, wanted)
 
-        def write() -> dict[bytes, str]:
-            wanted = {digest: (project, data) for digest, data in blobs.items() if digest not in self._placed}
-            if wanted:
-                self._write(wanted)
-            return {digest: self._placed[digest] for digest in blobs}
-
-        return await asyncio.get_running_loop().run_in_executor(self._thread, write)
-
-    def forget(self, digest: bytes) -> None:
-        """The bytes of an image turned out to be gone: store them anew when they come again."""
-        self._placed.pop(digest, None)
+    def forget(self, digests: Iterable[bytes]) -> None:
+        """The bytes of these images are gone: store them anew when they come again."""
+        for digest in digests:
+            self._thread.submit(self._placed.pop, digest, None)
 
     def _take(self) -> list[Pending]:
         size, count = 0, 0
@@ -134,49 +144,80 @@ class PackStage:
         wanted: dict[bytes, tuple[int, bytes]] = {}
         for pending in group:
             for digest, data in pending.blobs.items():
-                if digest not in self._placed and digest not in wanted:
-                    wanted[digest] = (pending.chunk.job.project, data)
-        if wanted:
-            self._write(wanted)
+                wanted.setdefault(digest, (pending.chunk.job.project, data))
+        places = self._place(wanted)
         for pending in group:
             for entry in pending.chunk.entries:
                 if entry.image is not None and entry.image.digest in pending.blobs:
-                    entry.image = entry.image._replace(location=self._placed[entry.image.digest])
+                    entry.image = entry.image._replace(location=places[entry.image.digest])
             pending.blobs = {}
 
-    def _write(self, wanted: dict[bytes, tuple[int, bytes]]) -> None:
-        project = next(iter(wanted.values()))[0]
+    def _place(self, wanted: dict[bytes, tuple[int, bytes]]) -> dict[bytes, str]:
+        """Where these bytes lie durably: as is known here, as the record says, or as they are written now."""
+        moment = time.monotonic()
+        places = {}
+        for digest in wanted:
+            place, since = self._placed.get(digest, ("", 0.0))
+            if place and moment - since < KNOWN_SECONDS:
+                places[digest] = place
+        missing = [digest for digest in wanted if digest not in places]
+        if not missing:
+            return places
         with self._database.read() as reader:
-            self._placed |= reader.images.locate(project, list(wanted))
-        new = [(digest, owner, data) for digest, (owner, data) in wanted.items() if digest not in self._placed]
+            places |= reader.images.locate(wanted[missing[0]][0], missing)
+        new = [(digest, *wanted[digest]) for digest in missing if digest not in places]
         if new:
             names = [f"{owner}/{digest.hex()}-{text_of(new_id())}" for digest, owner, _ in new]
-            places = self._blobs.put([(name, data) for name, (_, _, data) in zip(names, new, strict=True)])
-            self._placed |= {digest: place for (digest, _, _), place in zip(new, places, strict=True)}
-        while len(self._placed) > 100_000:  # a cache; what is dropped is asked of the record again
+            found = self._blobs.put([(name, data) for name, (_, _, data) in zip(names, new, strict=True)])
+            places |= {digest: place for (digest, _, _), place in zip(new, found, strict=True)}
+        for digest in missing:
+            self._placed.pop(digest, None)  # so that the oldest stand first
+            self._placed[digest] = (places[digest], moment)
+        while len(self._placed) > KNOWN_PLACES:  # a cache; what is dropped is asked of the record again
             del self._placed[next(iter(self._placed))]
+        return places
+
+
+class UnknownOutcomeError(Exception):
+    """The answer to COMMIT was lost. What the transaction would have changed is known, whether it has is not."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__()
+        self.outcome = outcome
+
+
+class Work(Protocol):
+    """Whose transactions these are: the hub."""
+
+    def commit(self, tx: Transaction, group: Group) -> Outcome:
+        """In the writer's thread: run a group's phases."""
+
+    def is_written(self, tx: Transaction) -> bool:
+        """In the writer's thread: whether the newest `commit` is in the record."""
+
+    def gather(self) -> tuple[Group, list[Pending]]:
+        """What waits, for the next transaction."""
+
+    def apply(self, group: Group, pendings: list[Pending], outcome: Outcome) -> None:
+        """It is committed."""
+
+    def again(self, group: Group, pendings: list[Pending]) -> None:
+        """It was not written, for no fault of its own: all of it waits again."""
+
+    def refused(self, group: Group, pendings: list[Pending], error: Exception) -> None:
+        """It was not written, and its submissions hear why."""
 
 
 class WriterStage:
     """Runs one transaction after another, each with everything that waits."""
 
     def __init__(
-        self,
-        database: Database,
-        commit: Callable[[Transaction, Group], Outcome],
-        gather: Callable[[], tuple[Group, list[Pending]]],
-        apply: Callable[[Group, list[Pending], Outcome], None],
-        refused: Callable[[Group, list[Pending], Exception], None],
-        linger: Callable[[], float],
-        took: Callable[[float], None],
+        self, database: Database, work: Work, linger: Callable[[], float], took: Callable[[float], None]
     ) -> None:
         self._database = database
-        self._took = took
-        self._commit = commit
-        self._gather = gather
-        self._apply = apply
-        self._refused = refused
+        self._work = work
         self._linger = linger
+        self._took = took
         self._wake = asyncio.Event()
         self._soon: asyncio.TimerHandle | None = None
         self._thread = ThreadPoolExecutor(1, "writer")
@@ -201,21 +242,37 @@ class WriterStage:
             if (delay := self._linger()) > 0:
                 await asyncio.sleep(delay)
             self._wake.clear()
-            group, pendings = self._gather()
+            group, pendings = self._work.gather()
             if not group:
                 continue
             try:
                 outcome = await loop.run_in_executor(self._thread, self._transact, group)
+            except UnknownOutcomeError as unknown:
+                log.warning("writer.unknown", error=str(unknown.__cause__))
+                if await self._is_written():
+                    self._work.apply(group, pendings, unknown.outcome)
+                else:
+                    self._work.again(group, pendings)
+                    self._wake.set()
             except Exception as error:
                 if not isinstance(error, OnceseenError):
                     log.exception("writer.failed")
                 else:
                     log.warning("writer.refused", error=str(error))
-                self._refused(group, pendings, error)
+                self._work.refused(group, pendings, error)
                 await asyncio.sleep(RETRY_SECONDS)
                 self._wake.set()
-                continue
-            self._apply(group, pendings, outcome)
+            else:
+                self._work.apply(group, pendings, outcome)
+
+    async def _is_written(self) -> bool:
+        """Ask until somebody knows; nothing else could be written meanwhile (RECORD.md 1.5)."""
+        while True:
+            try:
+                return await self.call(self._work.is_written)
+            except StoreError as error:
+                log.warning("writer.still_unknown", error=str(error))
+                await asyncio.sleep(RETRY_SECONDS)
 
     async def call(self, function: Callable[[Transaction], T]) -> T:
         """Run a transaction of its own in the writer's thread: control, sweep, models."""
@@ -232,8 +289,14 @@ class WriterStage:
 
     def _transact(self, group: Group) -> Outcome:
         began = time.perf_counter()
-        with self._database.begin() as tx:
-            outcome = self._commit(tx, group)
+        outcome = None
+        try:
+            with self._database.begin() as tx:
+                outcome = self._work.commit(tx, group)
+        except DatabaseAway as error:
+            if outcome is None:
+                raise
+            raise UnknownOutcomeError(outcome) from error
         self._took(time.perf_counter() - began)
         return outcome
 

@@ -12,7 +12,7 @@ import struct
 import threading
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -41,7 +41,8 @@ Image.init()  # all readers are registered once; later look-ups change nothing a
 class Decoded(NamedTuple):
     """One picture, upright. `pixels`: (h, w) grey, (h, w, 2) grey + alpha, (h, w, 3) RGB, (h, w, 4) RGB + alpha.
 
-    uint8 in all cases but deep grey: uint16, int32 or float32 then. `width`, `height`: after EXIF orientation.
+    uint8 in all cases but deep grey: uint16, int32 or float32 then, and of an HDF5 file any type of whole numbers.
+    `width`, `height`: after EXIF orientation.
     """
 
     pixels: NDArray[Any]
@@ -74,7 +75,7 @@ def decode(data: bytes | memoryview, max_pixels: int = DEFAULT_MAX_PIXELS) -> De
         # Not remembered as unreadable: another day, or another machine, may have the memory.
         raise TooManyPixels("the image needs more memory than there is to decode it") from error
     except Exception as error:  # decoders raise almost anything on damaged bytes
-        raise UnreadableImage(f"the image is damaged: {_short(error)}") from error
+        raise UnreadableImage(f"the image is damaged: {short(error)}") from error
 
 
 def check_pixels(width: int, height: int, max_pixels: int) -> None:
@@ -146,22 +147,34 @@ def _decode_jpeg(data: bytes | memoryview, max_pixels: int) -> Decoded | None:
 
 
 def _decode_pillow(data: bytes, max_pixels: int) -> Decoded:
-    with _quiet():
-        name, image = _open(data)
+    with quiet():
+        name, image = open_picture(io.BytesIO(data))
         with image:
-            check_pixels(image.width, image.height, max_pixels)
-            with large.turn_for(image.width, image.height) as turn:
-                _load(image, name)
-                pixels = _pixels(image, name)
-                turn.until_gone(pixels)
-            pixels = upright(pixels, _orientation_of(image))
+            return loaded(image, name, max_pixels)
+
+
+def loaded(image: Image.Image, name: str, max_pixels: int) -> Decoded:
+    """The frame at which an opened picture stands.
+
+    Raises:
+        ImageError: as `decode` does.
+    """
+    check_pixels(image.width, image.height, max_pixels)
+    with large.turn_for(image.width, image.height) as turn:
+        _load(image, name)
+        pixels = _pixels(image, name)
+        turn.until_gone(pixels)
+    pixels = upright(pixels, _orientation_of(image))
     media_type = _MEDIA_TYPES.get(name) or Image.MIME.get(name, "application/octet-stream")
     return Decoded(pixels, media_type, pixels.shape[1], pixels.shape[0])
 
 
-def _open(data: bytes) -> tuple[str, Image.Image]:
-    """Read the header. Not Image.open: its bomb check warns and raises by a global limit instead of ours."""
-    prefix = data[:16]
+def open_picture(stream: BinaryIO) -> tuple[str, Image.Image]:
+    """Read the header; the format's name and the picture. Within `quiet`.
+
+    Not Image.open: its bomb check warns and raises by a global limit instead of ours.
+    """
+    prefix = stream.read(16)
     claimed = ""
     failure: Exception | None = None
     for name in FORMATS:
@@ -170,16 +183,18 @@ def _open(data: bytes) -> tuple[str, Image.Image]:
             continue
         claimed = name
         try:
-            return name, factory(io.BytesIO(data), "")
+            stream.seek(0)
+            return name, factory(stream, "")
         except Image.DecompressionBombError as error:
             raise TooManyPixels from error
         except (MemoryError, ImageError):
             raise
         except Exception as error:  # damaged header: another reader may still know it
             failure = error
-    verdict = not_an_image(data)
+    stream.seek(0)
+    verdict = not_an_image(stream.read())
     if claimed and isinstance(verdict, UnreadableImage):
-        raise _damaged(claimed, failure, "header")
+        raise damaged(claimed, failure, "header")
     raise verdict
 
 
@@ -191,7 +206,7 @@ def _load(image: Image.Image, name: str) -> None:
     except (MemoryError, ImageError):
         raise
     except Exception as error:
-        raise _damaged(name, error) from error
+        raise damaged(name, error) from error
 
 
 def _orientation_of(image: Image.Image) -> int:
@@ -231,9 +246,10 @@ def _is_short(wide: NDArray[Any]) -> bool:
     return bool(wide.min() >= 0 and wide.max() <= 65_535)
 
 
-def _damaged(name: str, error: Exception | None, part: str = "") -> UnreadableImage:
+def damaged(name: str, error: Exception | None, part: str = "") -> UnreadableImage:
+    """What a reader of this format says, as one sentence."""
     shown = _NAMES.get(name, name)
-    text = _short(error)
+    text = short(error)
     cut = ("runcated", "not enough", "unpack_from", "index out of range")  # how Pillow says that bytes are missing
     if isinstance(error, struct.error | IndexError | EOFError) or any(word in text for word in cut):
         return UnreadableImage(f"the {shown} ends early: the file is cut off")
@@ -242,7 +258,8 @@ def _damaged(name: str, error: Exception | None, part: str = "") -> UnreadableIm
     return UnreadableImage(f"the {shown} {part} is damaged: {text}" if part else f"the {shown} is damaged: {text}")
 
 
-def _short(error: Exception | None) -> str:
+def short(error: Exception | None) -> str:
+    """An error's text on one line."""
     text = " ".join(str(error or "").split())
     return text[:200] or type(error).__name__
 
@@ -267,7 +284,7 @@ _quiet_state: dict[str, Any] = {"users": 0, "filters": None}
 
 
 @contextmanager
-def _quiet() -> "Iterator[None]":
+def quiet() -> "Iterator[None]":
     """Silence Pillow's warnings: what it decodes counts, and what it thinks about metadata does not.
 
     `catch_warnings` alone is not for threads: two that overlap may leave the wrong filters behind. Here the first one

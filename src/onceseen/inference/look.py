@@ -12,24 +12,29 @@ from PIL import Image
 from onceseen.domain.geometry import fit_inside
 from onceseen.errors import ImageError, UnreadableImage
 from onceseen.inference import colour
-from onceseen.inference.decode import Decoded, check_pixels, decode, jpeg_orientation, upright
+from onceseen.inference.decode import Decoded, check_pixels, jpeg_orientation, upright
 from onceseen.inference.effort import check_scans
+from onceseen.inference.stacks import File, Frame, first
 from onceseen.wire.link import Look, Looked
 
 QUALITY = 85  # of a thumbnail's JPEG
 _MODES = {2: "LA", 3: "RGB", 4: "RGBA"}
-_GREY_MODES = {"uint8": "L", "uint16": "I;16", "int32": "I", "float32": "F"}
+_GREY_MODES = {"uint8": "L", "uint16": "I;16", "int32": "I", "float32": "F"}  # other types by numpy's name
 
 
-def look(data: bytes, wanted: Look) -> tuple[Looked, bytes]:
-    """Size, type, digest of pixels and thumbnail of an image, as far as wanted; never raises for an image.
+def look(image: bytes | Frame, wanted: Look) -> tuple[Looked, bytes]:
+    """Size, type, digest of pixels and thumbnail of an image, or how many frames it has; never raises for an image.
 
     Returns:
         The answer, and the thumbnail as JPEG (b"" if none was wanted): longer side at most `wanted.thumbnail`, never
         enlarged, transparency on white; deep grey from the picture's own darkest to its brightest value.
     """
     try:
-        decoded, width, height = _decode(data, wanted)
+        if wanted.count:
+            file = image.file if isinstance(image, Frame) else File(image)
+            frames, width, height = file.count(wanted.dataset, wanted.count)
+            return Looked(wanted.look, width, height, frames=frames), b""
+        decoded, width, height = _decode(image, wanted)
         thumbnail = _thumbnail(decoded.pixels, wanted.thumbnail) if wanted.thumbnail > 0 else b""
         digest = pixel_digest(decoded.pixels) if wanted.pixel_digest else b""
     except ImageError as error:
@@ -46,19 +51,22 @@ def pixel_digest(pixels: NDArray[Any]) -> bytes:
     Equal for the same picture in two lossless files. Numbers are little-endian.
     """
     height, width = pixels.shape[:2]
-    mode = _GREY_MODES[pixels.dtype.name] if pixels.ndim == 2 else _MODES[pixels.shape[2]]
+    mode = _GREY_MODES.get(pixels.dtype.name, pixels.dtype.name) if pixels.ndim == 2 else _MODES[pixels.shape[2]]
     digest = hashlib.sha256(f"{mode} {width}x{height}\n".encode())
     digest.update(np.ascontiguousarray(pixels, pixels.dtype.newbyteorder("<")).data)
     return digest.digest()
 
 
-def _decode(data: bytes, wanted: Look) -> tuple[Decoded, int, int]:
+def _decode(data: bytes | Frame, wanted: Look) -> tuple[Decoded, int, int]:
     """The picture, and its full width and height; a JPEG of which only a thumbnail is wanted is decoded smaller."""
+    if isinstance(data, Frame):
+        decoded = data.decoded(wanted.max_pixels)
+        return decoded, decoded.width, decoded.height
     if data[:2] == b"\xff\xd8" and not wanted.pixel_digest and wanted.thumbnail > 0:
         small = _decode_small(data, wanted)
         if small is not None:
             return small
-    decoded = decode(data, wanted.max_pixels)
+    decoded = first(data, wanted.max_pixels)
     return decoded, decoded.width, decoded.height
 
 

@@ -7,20 +7,18 @@ A bad image fails alone with its reason; the others are answered.
 """
 
 import hashlib
-import os
-import stat
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from onceseen.errors import BlobMissing, ImageError, InvalidManifest, ModelFailed, TooLarge
-from onceseen.inference import finish
+from onceseen.errors import ImageError, InvalidManifest, ModelFailed
+from onceseen.inference import files, finish, stacks
 from onceseen.inference.decode import DEFAULT_MAX_PIXELS, Decoded, decode
 from onceseen.inference.fitting import Fitting, fitting
 from onceseen.inference.manifest import Manifest
@@ -29,6 +27,8 @@ from onceseen.ports.runtime import Runtime
 from onceseen.wire.link import Answer
 
 DEFAULT_MAX_BYTES = 256_000_000
+Image: TypeAlias = bytes | memoryview | Path | stacks.Frame
+"""Its bytes, the path of a local file that is read and digested here, or one frame of a file."""
 CHEAP_MS = 2.0
 """A model that takes no longer than this for one image gains from tensors of several."""
 CHEAP_BATCH = 8
@@ -133,14 +133,14 @@ class Engine:
 
     def answer(
         self,
-        images: Sequence[bytes | memoryview | Path],
+        images: Sequence[Image],
         max_pixels: int = DEFAULT_MAX_PIXELS,
         max_bytes: int = DEFAULT_MAX_BYTES,
     ) -> list[Answer]:
         """One answer per image, in order; never raises for an image.
 
         Args:
-            images: their bytes, or paths of local files that are read and digested here.
+            images: what to answer.
             max_pixels: width x height allowed.
             max_bytes: size of a file allowed.
         """
@@ -156,17 +156,20 @@ class Engine:
         """Free the model's memory. Idempotent."""
         self._session.close()
 
-    def _prepared(self, image: bytes | memoryview | Path, max_pixels: int, max_bytes: int) -> _Item:
+    def _prepared(self, image: Image, max_pixels: int, max_bytes: int) -> _Item:
         item, started = _Item(), perf_counter()
-        data: bytes | memoryview
         try:
-            if isinstance(image, Path):
-                data = _file(image, max_bytes)
-                item.digest, item.size = hashlib.sha256(data).digest(), len(data)
+            if isinstance(image, stacks.Frame):
+                try:
+                    decoded = image.decoded(max_pixels)
+                finally:
+                    item.digest, item.size = image.file.digest, image.file.size
             else:
-                data = image
-                _check_size(len(data), max_bytes)
-            decoded = decode(data, max_pixels)
+                if isinstance(image, Path):
+                    image = files.read(image, max_bytes)
+                    item.digest, item.size = hashlib.sha256(image).digest(), len(image)
+                files.check_size(len(image), max_bytes)
+                decoded = stacks.first(image, max_pixels)
             item.tensor = self._preparer(decoded)
             # Not the pixels, nor a view of them: their memory is what the next image is decoded into.
             item.facts = (decoded.media_type, decoded.width, decoded.height)
@@ -241,34 +244,6 @@ def check(manifest: Manifest, directory: Path, runtime: Runtime) -> float:
     engine = Engine(manifest, directory, runtime)
     engine.close()
     return engine.ms
-
-
-def _file(path: Path, max_bytes: int) -> bytes:
-    """The bytes of a local file that a task names by path."""
-    try:
-        opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a named pipe must not make us wait
-        try:
-            facts = os.fstat(opened)
-            if not stat.S_ISREG(facts.st_mode):
-                raise BlobMissing(f"{path} is not a file; put it back, or submit the image again")
-            _check_size(facts.st_size, max_bytes)
-            data = os.read(opened, facts.st_size + 1)
-            if len(data) != facts.st_size:  # it changes while it is read, or is larger than one call gives
-                with open(opened, "rb", closefd=False) as stream:
-                    data += stream.read(max_bytes + 1 - len(data))
-        finally:
-            os.close(opened)
-    except FileNotFoundError as error:
-        raise BlobMissing(f"{path} is gone; put it back, or submit the image again") from error
-    except OSError as error:
-        raise BlobMissing(f"{path} cannot be read ({error.strerror}); make it readable and retry") from error
-    _check_size(len(data), max_bytes)
-    return data
-
-
-def _check_size(size: int, max_bytes: int) -> None:
-    if size > max_bytes:
-        raise TooLarge(f"the image has {size:,} bytes, over the limit of {max_bytes:,}; raise `max_image_bytes`")
 
 
 def _ms(started: float) -> float:

@@ -62,7 +62,23 @@ _TEXT = (
     (b"<?xml", "an XML document"),
     (b"{", "a JSON document"),
 )
-READABLE = "JPEG, PNG, GIF, BMP, TIFF, WebP, AVIF, JPEG 2000, QOI and PNM"
+READABLE = "JPEG, PNG, GIF, BMP, TIFF, WebP, AVIF, JPEG 2000, QOI, PNM and HDF5"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+HEAD = 4096 + len(_HDF5)
+"""As many bytes of a file are enough for `is_hdf5` and `may_hold_frames`."""
+
+
+def is_hdf5(data: bytes | memoryview) -> bool:
+    """Whether it begins as HDF5 files do; a block of the user's own may stand before (MATLAB writes 512 bytes)."""
+    return any(data[at : at + len(_HDF5)] == _HDF5 for at in (0, 512, 1024, 2048, 4096))
+
+
+def may_hold_frames(data: bytes) -> bool:
+    """Whether it is of a kind that may hold more than one picture, by its first bytes (of a PNG: by all that is given)."""
+    if data.startswith(b"\x89PNG"):
+        return len(data) <= HEAD or b"acTL" in data
+    heads = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"GIF8")
+    return data.startswith(heads) or data[8:12] == b"WEBP" or data[4:12] == b"ftypavis" or is_hdf5(data)
 
 
 def not_an_image(data: bytes) -> ImageError:

@@ -16,6 +16,7 @@ from onceseen.domain.job import (
     FinishedItem,
     ImageFacts,
     ItemRow,
+    ItemState,
     JobRow,
     KeyRow,
     NewImage,
@@ -80,6 +81,9 @@ class Tasks(Protocol):
     def find(self, key: bytes) -> TaskRow | None:
         """The row of a key."""
 
+    def newest(self) -> bytes | None:
+        """The greatest id."""
+
     def heads(self, lanes: Sequence[bytes] | None = None) -> dict[bytes, Head]:
         """For each lane with waiting tasks (all lanes, or those asked for): what it would hand out next."""
 
@@ -99,8 +103,8 @@ class Items(Protocol):
     def finish(self, items: Sequence[FinishedItem]) -> None:
         """Write the end of items that `pending` returned in this transaction."""
 
-    def wanted(self, tasks: Sequence[bytes]) -> set[bytes]:
-        """Those of the tasks that at least one pending item waits for."""
+    def wanted(self, tasks: Sequence[bytes], state: int = ItemState.PENDING) -> set[bytes]:
+        """Those of the tasks that have at least one item in a state: one that waits, or one that failed. Never counts them."""
 
     def stranded(self, limit: int) -> list[bytes]:
         """Final tasks that items still wait for: a server died between two groups of items (a scan; at start only)."""
@@ -116,6 +120,9 @@ class Items(Protocol):
 
     def of_tasks(self, tasks: Sequence[bytes], state: int, limit: int) -> list[ItemRow]:
         """At most `limit` items of the tasks in one state."""
+
+    def count(self, tasks: Sequence[bytes], state: int) -> int:
+        """How many items of the tasks are in one state."""
 
 
 class Jobs(Protocol):
@@ -144,6 +151,9 @@ class Jobs(Protocol):
 
     def receiving(self) -> list[JobRow]:
         """Jobs whose last chunk has not come."""
+
+    def waiting(self, source: str) -> list[JobRow]:
+        """Jobs from one source that are received and not finished (a scan; at start only)."""
 
 
 class Keys(Protocol):
@@ -200,7 +210,10 @@ class Images(Protocol):
         """Write what runs saw of images."""
 
     def locate(self, project: int, digests: Sequence[bytes], *, paths: bool = False) -> dict[bytes, str]:
-        """Locations of images whose bytes are in the store; with `paths` also of those that are a user's own files."""
+        """Locations of images whose bytes are in the store to stay; with `paths` of all that have one, also a user's own file.
+
+        What is marked as deleted may go at any moment: nobody may rely on its bytes, only a claim may try them.
+        """
 
     def alike(self, project: int, pixel_digest: bytes, limit: int) -> list[bytes]:
         """Digests of images with these pixels, as far as somebody has looked; oldest first."""
@@ -267,6 +280,15 @@ class Servers(Protocol):
 
     def bury(self, me: int) -> list[int]:
         """Mark all other servers dead; their ids."""
+
+    def living(self) -> set[int]:
+        """Servers that nobody has judged dead."""
+
+    def mark(self, me: int, seen_at: int) -> None:
+        """Write when this server was seen: a number that no transaction of it wrote before, so that one can be told by it."""
+
+    def marked(self, me: int) -> int:
+        """What this server marked last; waits for a transaction of it that may still be under way."""
 
     def joined(self, worker: WorkerRow) -> None:
         """Insert or replace a worker's row."""

@@ -60,6 +60,8 @@ PARAMETERS: Mapping[str, Mapping[str, Any]] = {
     "name": {"description": "A name."},
     "version": {"description": "A version; without one it is counted up."},
     "set": {"description": "`KEY=VALUE` over `model.toml`, as often as wanted: `input.size=[224,224]`."},
+    "frame": {"description": "Which frame of a stack or animation, from 0; without it the first."},
+    "dataset": {"description": "Path of the dataset in an HDF5 file that holds several."},
     "size": {"description": "Pixels of the longer side, 16 to 1280; rounded up to the next size that is kept."},
     "q": {"description": "The search of docs/query.md: `state:failed score:<0.6 -label:cat`."},
     "min_score": {"description": "A score of at least this."},
@@ -163,7 +165,8 @@ its first 1,000 `items`.
 
 The body is one image, a form with any number of files in the field `images`, a zip or tar archive (also gzip, bzip2, xz) of
 image files, or a list of URLs: `{"model": "imagenet", "urls": ["https://..."], "name": "holiday"}` as `application/json` (in a form
-the field `urls`). An image that cannot be read, and a URL that gives none, is a failed item.
+the field `urls`). An image that cannot be read, and a URL that gives none, is a failed item. With `frames=all` the answer waits
+until a worker has counted the frames of files that may hold several.
 
 Send an `Idempotency-Key` to be able to repeat a request whose answer was lost: the same request is the same job for 24 hours.""",
     headers={"Location": {"description": "The job's path.", "schema": {"type": "string"}}},
@@ -174,7 +177,12 @@ Send an `Idempotency-Key` to be able to repeat a request whose answer was lost: 
         parameter(
             "priority", "0 (interactive) to 9 (background); smaller goes first.", "integer", minimum=0, maximum=9
         ),
-        parameter("frames", "Of stacks and animations the `first` frame.", enum=["first"]),
+        parameter(
+            "frames",
+            "Of multi-page TIFF, animations and HDF5 stacks the `first` frame, or `all`, each an item of its own.",
+            enum=["first", "all"],
+        ),
+        parameter("dataset", "Path of the dataset in HDF5 files that hold several."),
         parameter("filename", "The name of an image that is the whole body; else that of `Content-Disposition`."),
         parameter("fresh", "Answer anew, whatever is remembered.", "boolean"),
         parameter("Idempotency-Key", "1 to 255 printable characters, best a UUID.", place="header", maxLength=255),
@@ -296,7 +304,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "GET /v1/images/{digest}/thumbnail": get(
         "images",
         "A small picture of it",
-        f"{AN_IMAGE}/thumbnail?size=160",
+        f"{AN_IMAGE}/thumbnail?size=160&frame=0",
         "image/jpeg",
         None,
         WRONG,

@@ -1,3 +1,5 @@
+import shutil
+
 from fastapi import APIRouter
 from starlette.responses import Response
 
@@ -5,6 +7,9 @@ from onceseen.server.common import TheHub, json
 from onceseen.wire.http import HealthOut
 
 router = APIRouter(tags=["health"])
+
+LOW_SPACE = 512 << 20
+"""Bytes: two pack files. With less, somebody should make room."""
 
 
 @router.get("/healthz/live")
@@ -15,16 +20,17 @@ async def live() -> Response:
 
 @router.get("/healthz/ready")
 async def ready(hub: TheHub) -> Response:
-    """The record answers and the server is not ending."""
+    """The record answers and the server is not ending; and how much room its disk has."""
     if hub.draining:
         return json(HealthOut("draining"), 503)
 
-    def ask() -> None:
+    def ask() -> int:
         with hub.database.read() as reader:
             reader.events.bounds()
+        return shutil.disk_usage(hub.models).free
 
-    await hub.read(ask)
-    return json(HealthOut("ok", len(hub.workers())))
+    free = await hub.read(ask)
+    return json(HealthOut("low-space" if free < LOW_SPACE else "ok", len(hub.workers()), free >> 20))
 
 
 @router.get("/metrics")

@@ -238,7 +238,7 @@ class Server(uvicorn.Server):
             ws="none",
             server_header=False,
             proxy_headers=False,
-            timeout_graceful_shutdown=3,
+            timeout_graceful_shutdown=2,
             timeout_keep_alive=75,
         )
         super().__init__(config)

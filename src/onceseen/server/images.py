@@ -1,9 +1,11 @@
+import hashlib
 import re
 from pathlib import Path
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from onceseen.domain.names import dataset_name
 from onceseen.domain.views import ImageView, ItemFilter
 from onceseen.errors import BlobMissing, InvalidRequest, NotFound
 from onceseen.hub import looks
@@ -41,16 +43,32 @@ async def content(hub: TheHub, digest: str) -> Response:
 
 
 @router.get("/{digest}/thumbnail")
-async def thumbnail(hub: TheHub, settings: TheSettings, digest: str, size: int = 160) -> Response:
-    """A small JPEG; made once by a worker, then kept."""
+async def thumbnail(
+    hub: TheHub, settings: TheSettings, digest: str, size: int = 160, frame: int | None = None, dataset: str = ""
+) -> Response:
+    """A small JPEG, of a stack that of one frame; made once by a worker, then kept."""
     if not 16 <= size <= SIZES[-1]:
         raise InvalidRequest(f"`size` = {size}: give 16 to {SIZES[-1]} pixels.")
+    if frame is not None and not 0 <= frame < settings.max_items:
+        raise InvalidRequest(f"`frame` = {frame}: frames are counted from 0.")
     image = await _image(hub, digest)
     longest = next(known for known in SIZES if known >= size)
-    file = settings.data / "cache" / "thumbnails" / image.digest.hex()[:2] / f"{image.digest.hex()}-{longest}.jpg"
+    dataset, location = dataset_name(dataset), image.location or ""
+    part = f"-{frame}" if frame else ""
+    part += f"-{hashlib.sha256(dataset.encode()).hexdigest()[:16]}" if dataset else ""
+    name = f"{image.digest.hex()}{part}-{longest}.jpg"
+    file = settings.data / "cache" / "thumbnails" / name[:2] / name
     data = await hub.read(lambda: _read(file))
     if data is None:
-        _, data = await looks.look(hub, await _bytes(hub, image), thumbnail=longest)
+        _, data = await looks.look(
+            hub,
+            lambda: _bytes(hub, image),
+            thumbnail=longest,
+            frame=frame,
+            dataset=dataset,
+            file=b"" if frame is None else image.digest,
+            path=location[5:] if location.startswith("path:") else "",
+        )
         kept = data
         await hub.read(lambda: _keep(file, kept))
     return Response(data, headers={**FOREVER, **SANDBOX}, media_type="image/jpeg")

@@ -19,7 +19,7 @@ from onceseen.bundled import samples
 from onceseen.domain.model import DIALECT_DEFAULTS
 from onceseen.domain.task import BACKGROUND
 from onceseen.domain.views import JobFilter
-from onceseen.errors import SettingsError, UnknownModel
+from onceseen.errors import OnceseenError, SettingsError, UnknownModel
 from onceseen.hub.gauges import Gauges
 from onceseen.hub.hub import Hub
 from onceseen.hub.models import add_bundled
@@ -35,9 +35,11 @@ log = structlog.get_logger()
 
 WARM_SECONDS = 30.0
 SAMPLES_SECONDS = 20.0
-DRAIN_SECONDS = 4.0
 FILES_OF_OURS = 200
 """Files that a server needs beside its connections."""
+DRAIN_SECONDS = 3.0
+BROKEN = 70
+"""Exit code of a server that cannot go on for a fault of its own."""
 
 
 def run(settings: Settings, *, workers_expected: bool = False) -> int:
@@ -75,21 +77,23 @@ async def _serve(
     *,
     workers_expected: bool,
 ) -> None:
-    await hub.start()
-    await hub.writer.call(lambda tx: add_bundled(lambda write: write(tx)))
-    await hub.reload_catalog()
-    hub.metrics.registry.register(Gauges(hub))
-    listener = await wiring.listen(address, hub.accept)
     most = max(FILES_OF_OURS, open_files() - FILES_OF_OURS)
     server = Server(build_app(hub, settings), settings.read_timeout, most)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _begin_to_end, hub, server)
+    hub.broken = lambda: os._exit(BROKEN)  # what was promised is safe; a supervisor starts the next one at once
+    await hub.start()
+    await hub.writer.call(lambda tx: add_bundled(lambda write: write(tx)))
+    await hub.reload_catalog()
+    hub.metrics.registry.register(Gauges(hub))
+    listener = await wiring.listen(address, hub.accept)
     url = f"http://{_shown(settings.host)}:{door.getsockname()[1]}"
     announce(url, address)
     greeting = asyncio.create_task(_greet(hub, settings, server, url, workers_expected=workers_expected))
     gc.freeze()  # what has been built stays: no full collection need look at it again
-    await server.serve(sockets=[door])
+    if not server.should_exit:  # a signal may have come while the record was opened
+        await server.serve(sockets=[door])
     greeting.cancel()
     await hub.stop(DRAIN_SECONDS)
     await listener.close()
@@ -108,7 +112,8 @@ async def _greet(hub: Hub, settings: Settings, server: Server, url: str, *, work
         await asyncio.sleep(0.01)
     if workers_expected:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(hub.joined.wait(), WARM_SECONDS)
+            async with asyncio.timeout(WARM_SECONDS):
+                await hub.joined.wait()
         if settings.samples:
             await _classify_samples(hub)
     log.info("server.ready", url=url, data=str(settings.data))
@@ -175,9 +180,9 @@ def main(stdin: IO[str]) -> int:
     end_with(options.alive_fd)
     try:
         return run(settings, workers_expected=settings.workers > 0)
-    except SettingsError as error:
+    except OnceseenError as error:
         sys.stderr.write(f"onceseen: {error}\n")
-        return 2
+        return 2 if isinstance(error, SettingsError) else 1  # after a 1 its supervisor tries again
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from onceseen.wire.http import CountOut
 router = APIRouter(prefix="/v1", tags=["predictions"])
 
 Score = Annotated[float | None, Query(allow_inf_nan=False)]
-TASKS_AT_ONCE = 1000
+TASKS_AT_ONCE = 500
 """Dead letters that one transaction retries or purges."""
 
 
@@ -76,8 +76,9 @@ async def list_dead_letters(
 @router.post("/dead-letters/retry")
 async def retry_dead_letters(hub: TheHub, request: Request) -> Response:
     """Run dead letters again: those of the body's `tasks`, those that its `q` finds, or all; answers how many items wait."""
+    chosen = _chosen(await request.body())
     count = await _each_step(
-        hub, _chosen(await request.body()), lambda tx, tasks: control.retry_dead_letters(tx, tasks, now())
+        hub, chosen, lambda tx, tasks, first: control.retry_dead_letters(tx, tasks, now(), first=first)
     )
     await hub.refresh_heads()
     return json(CountOut(count))
@@ -89,10 +90,14 @@ async def purge_dead_letters(hub: TheHub, request: Request) -> Response:
     chosen = _chosen(await request.body())
     if chosen.tasks is None and chosen.q is None:
         raise InvalidRequest('Say which: {"q": "model:NAME"}, {"tasks": ["ID", ...]}, or {"q": ""} for all of them.')
-    return json(CountOut(await _each_step(hub, chosen, control.purge_dead_letters)))
+    return json(CountOut(await _each_step(hub, chosen, lambda tx, tasks, _: control.purge_dead_letters(tx, tasks))))
 
 
-async def _each_step(hub: Hub, chosen: Chosen, work: Callable[[Transaction, Sequence[bytes]], int]) -> int:
+Work = Callable[[Transaction, Sequence[bytes], bool], control.Step]
+"""A step over some tasks, in a transaction of its own; whether it is the first one over these."""
+
+
+async def _each_step(hub: Hub, chosen: Chosen, work: Work) -> int:
     """Work on what was chosen at this moment, step by step: what fails again meanwhile is not taken twice."""
     where = ItemFilter(hub.settings.project, query=parse(chosen.q or ""))
 
@@ -103,8 +108,16 @@ async def _each_step(hub: Hub, chosen: Chosen, work: Callable[[Transaction, Sequ
     tasks = await hub.read(all_of_them) if chosen.tasks is None else _ids(chosen.tasks)
     count = 0
     for start in range(0, len(tasks), TASKS_AT_ONCE):
-        step = tasks[start : start + TASKS_AT_ONCE]
-        count += await hub.writer.call(lambda tx, step=step: work(tx, step))  # type: ignore[misc]
+        left: Sequence[bytes] = tasks[start : start + TASKS_AT_ONCE]
+        first = True
+        while left:
+            try:
+                step = await hub.writer.call(lambda tx: work(tx, left, first))  # noqa: B023  (awaited here)
+            except BaseException:
+                hub.outbox.leftovers += left  # their items fail again, as if nobody had asked
+                hub.writer.wake()
+                raise
+            count, left, first = count + step.items, step.left, False
     return count
 
 

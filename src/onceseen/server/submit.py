@@ -14,7 +14,7 @@ import structlog
 
 from onceseen.domain.ids import text_of
 from onceseen.domain.job import JobRow
-from onceseen.domain.names import clean_name
+from onceseen.domain.names import clean_name, dataset_name
 from onceseen.domain.task import BACKGROUND, INTERACTIVE, ORDINARY
 from onceseen.domain.views import ItemFilter
 from onceseen.errors import InvalidRequest, OnceseenError, PayloadTooLarge
@@ -34,7 +34,7 @@ log = structlog.get_logger()
 
 MAX_KEY = 255
 ITEMS_IN_ANSWER = 1000
-KNOWN = frozenset({"model", "name", "wait", "priority", "frames", "filename", "fresh"})
+KNOWN = frozenset({"model", "name", "wait", "priority", "frames", "dataset", "filename", "fresh"})
 EXTENDED_NAME = re.compile(r"(?:^|[;\s])filename\*\s*=\s*(utf-8|iso-8859-1)'[^']*'([^;\s]+)", re.IGNORECASE)
 PLAIN_NAME = re.compile(r'(?:^|[;\s])filename\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;"\s]+))', re.IGNORECASE)
 ARCHIVES = frozenset({"application/zip", "application/x-zip-compressed", "application/x-tar", "application/gzip"})
@@ -59,8 +59,13 @@ class Asked:
         self.wait = min(_number(values, "wait", 0.0), max_wait)
         self.priority = _priority(values.get("priority"))
         self.fresh = values.get("fresh", "").lower() in ("1", "true", "yes")
-        if values.get("frames", "first") != "first":
-            raise InvalidRequest(f"`frames` = {values['frames']!r} is not built yet; only `first` is.")
+        self.frames = _frames(values.get("frames", "first"))
+        self.dataset = dataset_name(values.get("dataset", ""))
+
+    @property
+    def of_stacks(self) -> list[bool | str]:
+        """What is asked of files with several frames; empty where nothing is."""
+        return [self.frames, self.dataset] if self.frames or self.dataset else []
 
     def with_body(self, model: str | None, name: str | None) -> "Asked":
         """The same with what a JSON body says, which goes before the query."""
@@ -97,7 +102,7 @@ class SubmitRoute:
             if key is None:
                 submission = Submission(self._hub, self._request(asked, priority))
             else:
-                parameters = encode([asked.model, asked.name, asked.priority, asked.fresh])
+                parameters = encode([asked.model, asked.name, asked.priority, asked.fresh, *asked.of_stacks])
                 request = partial(self._request, asked, priority)
                 submission = await idempotency.begin(self._hub, key, parameters, request)
             if asked.wait:
@@ -129,7 +134,8 @@ class SubmitRoute:
                 self._hub.waiters.forget(submission.head.id, waiting)
 
     def _request(self, asked: Asked, priority: int) -> Request:
-        return Request(self._hub.catalog.resolve(asked.model), asked.name, priority, "http", "local", asked.fresh)
+        model = self._hub.catalog.resolve(asked.model)
+        return Request(model, asked.name, priority, "http", "local", asked.fresh, asked.frames, asked.dataset)
 
     async def _fill(
         self, submission: Intake, scope: Scope, body: AsyncIterator[bytes], kind: str, asked: Asked
@@ -251,6 +257,13 @@ def _number(values: dict[str, str], name: str, default: float) -> float:
     return value
 
 
+def _frames(text: str) -> bool:
+    """Whether each frame is an item."""
+    if text not in ("first", "all"):
+        raise InvalidRequest(f"`frames` = {text[:50]!r}: give `first` or `all`.")
+    return text == "all"
+
+
 def _priority(text: str | None) -> int:
     """0 to 9; -1 when none is given."""
     if text is None:
@@ -265,7 +278,7 @@ def _urgency(asked: Asked, kind: str, listed: urls.UrlList | None) -> int:
     if asked.priority >= 0:
         return asked.priority
     is_one = len(listed.urls) == 1 if listed else kind.startswith("image/") or kind == "application/octet-stream"
-    return INTERACTIVE if asked.wait > 0 and is_one else ORDINARY
+    return INTERACTIVE if asked.wait > 0 and is_one and not asked.frames else ORDINARY
 
 
 def _disposition(text: str) -> str:

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from onceseen.domain.events import NewEvent
-from onceseen.domain.job import Control, Counts, ImageFacts, ItemState, JobState, job_state
+from onceseen.domain.job import Control, Counts, ItemState, JobState, job_state
 from onceseen.domain.model import CANDIDATE, LIVE, ModelRow
 from onceseen.domain.views import AttemptRow, FileRow, JobFilter, WorkerRow
 from onceseen.ports.database import Database, Transaction
 from onceseen.testing.database_fetches import FetchCases
+from onceseen.testing.database_images import ImageCases
 from onceseen.testing.database_keys import KeyCases
 from onceseen.testing.database_rows import (
     ME,
@@ -37,7 +38,7 @@ def _job_with(tx: Transaction, states: list[int]) -> None:
         tx.items.insert([new_item(1, n, 7, state) for n, state in enumerate(states)])
 
 
-class DatabaseSuite(TaskCases, ViewCases, KeyCases, FetchCases):
+class DatabaseSuite(TaskCases, ViewCases, KeyCases, ImageCases, FetchCases):
     """Inherit, override `database`."""
 
     @pytest.fixture
@@ -105,6 +106,7 @@ class DatabaseSuite(TaskCases, ViewCases, KeyCases, FetchCases):
             tx.items.insert([new_item(1, 0, 7), new_item(1, 1, 7, 4), new_item(1, 2, 8, 3), new_item(2, 0, 9)])
             assert tx.items.wanted([ident(7), ident(8), ident(9), ident(10)]) == {ident(7), ident(9)}
             assert tx.items.wanted([]) == set()
+            assert tx.items.wanted([ident(7), ident(8), ident(9)], ItemState.FAILED) == {ident(8)}
 
     def test_final_tasks_that_items_wait_for_are_stranded(self, database: Database) -> None:
         """Succeeded or failed; waiting, running and cancelled ones are not, nor those without a pending item."""
@@ -127,6 +129,8 @@ class DatabaseSuite(TaskCases, ViewCases, KeyCases, FetchCases):
             failed = tx.items.of_tasks([ident(7)], ItemState.FAILED, 9)
             assert sorted((item.job, item.n) for item in failed) == [(JOB, 1), (JOB, 3), (JOB, 5), (ident(2), 3)]
             assert len(tx.items.of_tasks([ident(7)], ItemState.FAILED, 2)) == 2
+            assert tx.items.count([ident(7), ident(8)], ItemState.FAILED) == 4
+            assert tx.items.count([], ItemState.FAILED) == 0
             tx.items.reopen(JOB, [0, 1, 2, 3, 4])
             assert [item.state for item in tx.items.slice(JOB, 0, 9)] == [0, 0, 2, 0, 4, 3]
             assert tx.items.slice(JOB, 1, 1) == [new_item(1, 1, 7)]
@@ -144,6 +148,7 @@ class DatabaseSuite(TaskCases, ViewCases, KeyCases, FetchCases):
             assert tx.items.wanted(tasks) == set(tasks)
             tx.items.finish([finished(1, number, ItemState.FAILED) for number in range(MANY)])
             assert len(tx.items.of_tasks(tasks, ItemState.FAILED, 1200)) == 1200
+            assert tx.items.count(tasks, ItemState.FAILED) == MANY
             tx.items.reopen(JOB, range(MANY))
             assert {item.state for item in tx.items.slice(JOB, 0, MANY)} == {0}
             tx.items.remove(JOB, range(1, MANY))
@@ -215,79 +220,29 @@ class DatabaseSuite(TaskCases, ViewCases, KeyCases, FetchCases):
             assert tx.jobs.get(JOB) is None
             assert tx.jobs.get(ident(3)) == new_job(3)
 
+    def test_a_clock_that_was_set_back_ends_no_job_before_it_began(self, database: Database) -> None:
+        """By count and by recount."""
+        with database.begin() as tx:
+            tx.jobs.insert([new_job(1, pending=1), new_job(2)])
+            (row,) = tx.jobs.count([Counts(JOB, 0, -1, 1)], 7)
+            assert row.finished_at == row.created_at > 7
+            recounted = tx.jobs.recount(ident(2), 7)
+            assert recounted is not None
+            assert recounted.finished_at == recounted.created_at
+
+    def test_jobs_of_one_source_that_wait_are_found(self, database: Database) -> None:
+        """Not those that are received, finished, or from elsewhere."""
+        with database.begin() as tx:
+            tx.jobs.insert([new_job(number, state=number, source="local") for number in range(5)])
+            tx.jobs.insert([new_job(9)])
+            assert [job.id for job in tx.jobs.waiting("local")] == [ident(1)]
+
     def test_many_jobs_count_in_one_call(self, database: Database) -> None:
         """More than one statement holds; jobs that are gone are left out."""
         with database.begin() as tx:
             tx.jobs.insert([new_job(number) for number in range(MANY)])
             rows = tx.jobs.count([Counts(ident(number), number, number) for number in range(MANY + 1)], 5000)
             assert {row.id: row.pending for row in rows} == {ident(number): number for number in range(MANY)}
-
-    # -- images ----------------------------------------------------------------------------------------------------------
-
-    @pytest.mark.parametrize(
-        ("there", "comes", "stays"),
-        [
-            (None, "pack:1", "pack:1"),
-            (None, None, None),
-            ("path:/a", "pack:1", "pack:1"),
-            ("path:/a", None, "path:/a"),
-            ("pack:1", "pack:2", "pack:1"),
-            ("pack:1", None, "pack:1"),
-        ],
-    )
-    def test_bytes_that_come_replace_what_is_missing_or_not_ours(
-        self, database: Database, there: str | None, comes: str | None, stays: str | None
-    ) -> None:
-        """RECORD.md 3.6; only what lies in the store is located."""
-        with database.begin() as tx:
-            tx.images.upsert([new_image(1, there)])
-            tx.images.upsert([new_image(1, comes, bytes=7)])
-            image = tx.views.image(1, digest(1))
-            assert image is not None
-            assert (image.location, image.bytes) == (stays, 100)
-            stored = {digest(1): stays} if stays and stays.startswith("pack:") else {}
-            assert tx.images.locate(1, [digest(1), digest(2)]) == stored
-            assert tx.images.locate(1, [digest(1)], paths=True) == ({digest(1): stays} if stays else {})
-            assert tx.images.locate(2, [digest(1)], paths=True) == {}
-
-    def test_bytes_are_lost_at_one_place_only(self, database: Database) -> None:
-        """A place that was replaced meanwhile stays."""
-        with database.begin() as tx:
-            tx.images.upsert([new_image(1, "pack:1"), new_image(2, "pack:2")])
-            tx.images.lose(1, digest(1), "pack:9")
-            tx.images.lose(2, digest(1), "pack:1")
-            assert tx.images.locate(1, [digest(1)]) == {digest(1): "pack:1"}
-            tx.images.lose(1, digest(1), "pack:1")
-            assert tx.images.locate(1, [digest(1), digest(2)]) == {digest(2): "pack:2"}
-            assert tx.images.unnamed(["pack:1", "pack:2", "pack:3"]) == ["pack:1", "pack:3"]
-
-    def test_an_image_is_forgotten_only_while_no_item_names_it(self, database: Database) -> None:
-        """Marked, then listed once its time has come; a submission takes it back."""
-        with database.begin() as tx:
-            tx.images.upsert([new_image(number, f"pack:{number}") for number in range(4)])
-            tx.items.insert([new_item(1, 0, 1, ItemState.SUCCEEDED)])
-            tx.images.orphan(1, [digest(number) for number in range(4)], 5000)
-            assert tx.images.deleted(4999, 9) == []
-            found = tx.images.deleted(5000, 9)
-            assert sorted(found) == [(1, digest(n), f"pack:{n}") for n in (0, 2, 3)]
-            assert len(tx.images.deleted(5000, 2)) == 2
-            tx.images.upsert([new_image(2)])
-            tx.items.insert([new_item(1, 1, 3)])
-            assert [row[1] for row in tx.images.deleted(9999, 9)] == [digest(0)]
-            tx.images.remove([(1, digest(0)), (2, digest(1))])
-            assert tx.views.image(1, digest(0)) is None
-            assert tx.views.image(1, digest(1)) is not None
-
-    def test_an_image_is_described_by_its_first_run(self, database: Database) -> None:
-        """Many at once; later runs say the same and change nothing."""
-        with database.begin() as tx:
-            tx.images.upsert([new_image(number, f"pack:{number}") for number in range(MANY)])
-            tx.images.describe([ImageFacts("image/png", 3, 4, 1, digest(number)) for number in range(MANY)])
-            tx.images.describe([ImageFacts("image/gif", 9, 9, 1, digest(5))])
-            image = tx.views.image(1, digest(5))
-            assert image is not None
-            assert (image.media_type, image.width, image.height) == ("image/png", 3, 4)
-            assert len(tx.images.locate(1, [digest(number) for number in range(MANY)])) == MANY
 
     # -- events, models, servers, files ------------------------------------------------------------------------------------
 
@@ -331,12 +286,25 @@ class DatabaseSuite(TaskCases, ViewCases, KeyCases, FetchCases):
         with database.begin() as tx:
             ids = [tx.servers.begin("host", 1, 1000) for _ in range(3)]
             assert sorted(set(ids)) == ids
+            assert tx.servers.living() == set(ids)
             assert sorted(tx.servers.bury(ids[1])) == [ids[0], ids[2]]
+            assert tx.servers.living() == {ids[1]}
             assert tx.servers.bury(ids[1]) == []
             assert tx.servers.begin("host", 1, 1000) > ids[2]
             assert tx.servers.meta("store") is None
             assert [tx.servers.meta("store", value) for value in ("one", "two")] == ["one", "one"]
             assert tx.servers.meta("store") == "one"
+
+    def test_a_transaction_is_told_by_the_mark_of_its_server(self, database: Database) -> None:
+        """One that was rolled back left none (RECORD.md 1.5)."""
+        with database.begin() as tx:
+            one, other = (tx.servers.begin("host", 1, 1000) for _ in range(2))
+            tx.servers.mark(one, 2000)
+        with pytest.raises(ZeroDivisionError), database.begin() as tx:  # noqa: PT012  (the block is the transaction)
+            tx.servers.mark(one, 3000)
+            _ = 1 // 0
+        with database.begin() as tx:
+            assert (tx.servers.marked(one), tx.servers.marked(other)) == (2000, 1000)
 
     def test_abnormal_attempts_are_kept_once_each(self, database: Database) -> None:
         """In their order."""

@@ -57,6 +57,7 @@ class TaskCases:
             (row,) = tx.tasks.upsert([new_task(2, key=1, early=early, queued_at=5000)])
             assert tx.tasks.get([ident(1)]) == [row]
             assert tx.tasks.get([ident(2)]) == []
+            assert tx.tasks.newest() == ident(1)
         if state in ("running", "succeeded", "unreadable"):
             assert row == before
             return

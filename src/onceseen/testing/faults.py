@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
-from onceseen.errors import OnceseenError, StorageFull
+from onceseen.errors import DatabaseAway, OnceseenError, StorageFull
 from onceseen.ports.blobs import Blobs, Stat
+from onceseen.ports.database import Database, Reader, Transaction
 from onceseen.ports.link import Frame, Link, Stream
 from onceseen.ports.signal import Signal
 
@@ -150,3 +152,52 @@ class CutStream:
             self.inner.close()
             raise ConnectionError("Cut on purpose.")
         self.left -= 1
+
+
+class UncertainDatabase:
+    """A record whose commits may lose their answer: DatabaseAway after the commit, or in its place.
+
+    `outcomes`: what becomes of the commits to come, in order: "written" (and the answer is lost), "lost" (and so is the
+    transaction), "good". Then all are good. `silent`: so many transactions that follow an unknown one cannot even begin.
+    """
+
+    def __init__(self, inner: Database, outcomes: Sequence[str] = (), silent: int = 0) -> None:
+        self.inner = inner
+        self.outcomes = list(outcomes)
+        self.silent = silent
+        self.met: list[str] = []
+        self._away = 0
+
+    @contextmanager
+    def begin(self) -> Iterator[Transaction]:
+        """A transaction whose end is as `outcomes` says; those of calls that are not the writer's group count too."""
+        if self._away:
+            self._away -= 1
+            raise DatabaseAway
+        outcome = self.outcomes.pop(0) if self.outcomes else "good"
+        try:
+            with self.inner.begin() as tx:
+                yield tx
+                if outcome == "lost":
+                    raise _LostError
+        except _LostError:
+            self._fail(outcome)
+        if outcome == "written":
+            self._fail(outcome)
+
+    def _fail(self, outcome: str) -> None:
+        self.met.append(outcome)
+        self._away = self.silent
+        raise DatabaseAway(f"The answer to COMMIT was lost; it was {outcome}.")
+
+    def read(self) -> AbstractContextManager[Reader]:
+        """Read."""
+        return self.inner.read()
+
+    def close(self) -> None:
+        """Close."""
+        self.inner.close()
+
+
+class _LostError(Exception):
+    """Ends a transaction that is to be lost."""

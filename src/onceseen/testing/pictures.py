@@ -4,7 +4,10 @@ import io
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from onceseen.testing.onnx_models import channel_means, looping, picky
@@ -62,6 +65,26 @@ def zipped(files: Iterable[tuple[str, bytes]], compression: int = zipfile.ZIP_ST
         for name, data in files:
             archive.writestr(name, data)
     return out.getvalue()
+
+
+def hdf5(**datasets: NDArray[Any]) -> bytes:
+    """An HDF5 file with these datasets, packed frame by frame."""
+    import h5py
+
+    out = io.BytesIO()
+    with h5py.File(out, "w") as file:
+        for name, values in datasets.items():
+            file.create_dataset(name, data=values, chunks=(1, *values.shape[1:]), compression="gzip", shuffle=True)
+    return out.getvalue()
+
+
+def flat_frames(seed: int, count: int, red: int = 0) -> NDArray[np.uint8]:
+    """A stack (count, 8, 8, 3) of flat colours, each frame another one; `slow_model` is slow where `red` says so."""
+    frames = np.zeros((count, 8, 8, 3), np.uint8)
+    frames[..., 0] = red
+    frames[..., 1] = (np.arange(count) % 100)[:, None, None]
+    frames[..., 2] = seed + (np.arange(count) // 100)[:, None, None]
+    return frames
 
 
 def _manifest(directory: Path, name: str, version: str, labels: Sequence[str], more: str) -> Path:

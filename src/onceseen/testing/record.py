@@ -11,6 +11,7 @@ from onceseen.domain.model import CANDIDATE, LIVE, ModelRow
 from onceseen.domain.task import (
     CLASSIFICATION,
     ORDINARY,
+    AnsweredTask,
     Claimed,
     Fence,
     NewTask,
@@ -19,8 +20,21 @@ from onceseen.domain.task import (
     TaskState,
     task_key,
 )
+from onceseen.domain.views import FileRow
 from onceseen.flow import control, group
-from onceseen.flow.work import Chunk, ClaimWish, Entry, GivenBack, Group, JobHead, Outcome, Settled
+from onceseen.flow.work import (
+    Chunk,
+    ClaimWish,
+    Entry,
+    Failure,
+    GivenBack,
+    Group,
+    JobHead,
+    LocalAnswer,
+    LocalFile,
+    Outcome,
+    Settled,
+)
 from onceseen.inference.finish import pack
 from onceseen.inference.manifest import Manifest, to_json
 from onceseen.inference.registry import Catalog
@@ -65,14 +79,18 @@ class Record:
         me: the server's id; `restart` makes a new one.
         time: the clock, microseconds; every transaction moves it.
         max_deaths: alone, after which a task is failed.
+        folders: local jobs: what they are, and n -> image of their files.
+
+    `numbers`: where ids begin; two servers of one record must not make the same ones.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, numbers: int = 0) -> None:
         self.database = database
         self.catalog = tiny_catalog()
         self.time = 1_000_000
         self.max_deaths = MAX_DEATHS
-        self._numbers = 0
+        self.folders: dict[bytes, tuple[JobHead, dict[int, int]]] = {}
+        self._numbers = numbers
         with database.begin() as tx:
             self.me = tx.servers.begin("host", 1, self.time)
             for model in self.catalog.models:
@@ -123,6 +141,32 @@ class Record:
         """A whole job over these images."""
         head = self.head(model, priority)
         return Chunk(head, [self.entry(head, n, image, early=early) for n, image in enumerate(images)])
+
+    def local_answer(self, head: JobHead, n: int, image: int, error: str | None = None) -> LocalAnswer:
+        """A worker has read file n of a local job, which is this image; "unread": it could not."""
+        path = f"/folder/{n}"
+        file = LocalFile(head, n, f"{n}.png", path, 10, 20, "{}", lambda _done, _scores: None)
+        if error == "unread":
+            return LocalAnswer(
+                head, Entry(n, f"{n}.png", failure=Failure("blob-missing", "It is gone.")), None, None, file
+            )
+        entry, good = self.entry(head, n, image), error is None
+        assert entry.task is not None
+        changes = {"state": TaskState.SUCCEEDED if good else TaskState.FAILED, "attempt": 1, "server": self.me}
+        task = AnsweredTask(
+            **{**entry.task._asdict(), **changes},
+            worker=ident(88),
+            error_kind=error,
+            error=None if good else f"it is {error}",
+            label="dog" if good else None,
+            score=0.75 if good else None,
+            finished_at=self.time + 5,
+            run_ms=1.5 if good else None,
+            result=SCORES if good else None,
+        )
+        image_row = NewImage(1, digest(image), "image/png", 3, 4, 10, f"path:{path}", self.time)
+        local = Entry(n, f"{n}.png", key=entry.key, image=image_row, digest=digest(image))
+        return LocalAnswer(head, local, task, FileRow(1, path, 10, 20, digest(image)), file)
 
     # -- what happens --------------------------------------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ class ItemOut(msgspec.Struct):
 
 
 class Result(msgspec.Struct):
-    """One item as scripts read it: a line of `classify --json`."""
+    """One item as scripts read it: a line of `classify --json`. `frame`: only where a frame of a file was asked for."""
 
     name: str
     digest: str | None
@@ -86,6 +86,7 @@ class Result(msgspec.Struct):
     risk: float | None
     found: bool | None
     error: ErrorOut | None
+    frame: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class JobOut(msgspec.Struct):
@@ -228,10 +229,11 @@ class DefaultOut(msgspec.Struct):
 
 
 class HealthOut(msgspec.Struct):
-    """`ok` or `draining`."""
+    """`ok`, `draining`, or `low-space`: work is taken, but soon the disk will be full. `free_mb`: room on that disk."""
 
     status: str
     workers: int | msgspec.UnsetType = msgspec.UNSET
+    free_mb: int | msgspec.UnsetType = msgspec.UNSET
 
 
 class ProblemOut(msgspec.Struct):

@@ -7,7 +7,7 @@ worker                                   server
   ◄───────────────────────────────── Batch         lease number, images (payload: their bytes)
   Begin ─────────────────────────────────►        I start this lease now: if I die, it is suspect
   Done ──────────────────────────────────►        one answer per image, in order
-  ◄───────────────────────────────── Look          thumbnail, size, ... of one image (payload: its bytes)
+  ◄───────────────────────────────── Look          thumbnail, size, frames ... of one image (payload: its bytes)
   Looked ────────────────────────────────►        (payload: the thumbnail)
   Beat ──────────────────────────────────►        each second: alive
   Bye ───────────────────────────────────►        my end is no death
@@ -88,7 +88,10 @@ class Done(Message, frozen=True):
 
 
 class Looked(Message, frozen=True):
-    """Answer to Look. `error_kind` empty when it could be done; the payload is the thumbnail, if one was wanted."""
+    """Answer to Look. `error_kind` empty when it could be done; the payload is the thumbnail, if one was wanted.
+
+    `frames`: how many the file has, where that was asked.
+    """
 
     look: int
     width: int = 0
@@ -97,6 +100,7 @@ class Looked(Message, frozen=True):
     pixel_digest: bytes = b""
     error_kind: str = ""
     error: str = ""
+    frames: int = 0
 
 
 class Beat(Message, frozen=True):
@@ -127,7 +131,7 @@ class Ask(Message, frozen=True):
     """Client: answer these local paths (RECORD.md 6). The payload: their names, relative to `folder` (msgpack list).
 
     `model`: a name, or with `model_path` a directory or weights file, whose manifest `sets` adds to; empty: the default.
-    `top`: predictions of each, 0 for the manifest's.
+    `top`: predictions of each, 0 for the manifest's. `frames`: each frame of a stack is an item of its own.
     """
 
     folder: str
@@ -136,6 +140,8 @@ class Ask(Message, frozen=True):
     sets: dict[str, str] = {}
     fresh: bool = False
     top: int = 0
+    frames: bool = False
+    dataset: str = ""
 
 
 FromWorker = Hello | Ready | LoadFailed | Begin | Done | Looked | Beat | Bye | Started | Died | Ask
@@ -162,10 +168,17 @@ class Unload(Message, frozen=True):
 
 
 class ImageRef(Message, frozen=True):
-    """One image of a batch: `size` bytes of the payload, or a local file that the worker reads itself."""
+    """One image of a batch: `size` bytes of the payload, or a local file that the worker reads itself.
+
+    `frame`: which of its frames; `dataset`: of an HDF5 file, "" for the only one. `file`: digest of the file, where its frames
+    come one by one: with size 0 its bytes are on the link's shelf (wire/shelf.py) already.
+    """
 
     size: int = 0
     path: str = ""
+    file: bytes = b""
+    frame: int | None = None
+    dataset: str = ""
 
 
 class Batch(Message, frozen=True):
@@ -177,12 +190,24 @@ class Batch(Message, frozen=True):
 
 
 class Look(Message, frozen=True):
-    """Decode the image in the payload without a model. `thumbnail`: longer side in pixels, 0 for none."""
+    """Decode an image without a model: it is the payload, or lies on the shelf (`file`), or at `path`.
+
+    `thumbnail`: longer side in pixels, 0 for none. `count`: only say how many frames it has, and refuse more than so many.
+    """
 
     look: int
     thumbnail: int = 0
     pixel_digest: bool = False
     max_pixels: int = 100_000_000
+    file: bytes = b""
+    path: str = ""
+    frame: int | None = None
+    dataset: str = ""
+    count: int = 0
+
+
+class Forget(Message, frozen=True):
+    """Empty the shelf: nobody has asked for its files for a while."""
 
 
 class Kill(Message, frozen=True):
@@ -210,7 +235,7 @@ class Refused(Message, frozen=True):
     message: str
 
 
-FromServer = Welcome | Load | Unload | Batch | Look | Kill | Told | Over | Refused
+FromServer = Welcome | Load | Unload | Batch | Look | Forget | Kill | Told | Over | Refused
 
 encode = msgspec.msgpack.Encoder().encode
 decode_from_worker = msgspec.msgpack.Decoder(FromWorker).decode

@@ -23,19 +23,21 @@ from onceseen.domain.ids import new_id
 from onceseen.errors import InvalidManifest, OnceseenError, SettingsError
 from onceseen.inference.look import look
 from onceseen.inference.manifest import Manifest, from_json
-from onceseen.inference.run import Engine
+from onceseen.inference.run import Engine, Image
+from onceseen.inference.stacks import Frame
 from onceseen.ports.link import Stream
 from onceseen.ports.runtime import Runtime
 from onceseen.wire import link as wire
 from onceseen.worker.limits import Memory
+from onceseen.worker.received import Received
 
 log = structlog.get_logger()
 
 BEAT_SECONDS = 1.0
 RETRY_SECONDS = 0.1
 PATIENCE_SECONDS = 60.0
-Taken = tuple[wire.FromServer | None, bytes]
-END: Taken = (None, b"")
+Taken = tuple[wire.FromServer | None, list[Image]]
+END: Taken = (None, [])
 """The link's end, or ours."""
 
 
@@ -80,7 +82,7 @@ class Worker:
         self._refused: dict[bytes, str] = {}  # lane -> why its model did not load
         self._ending = False
         self._inbox: queue.SimpleQueue[Taken] = queue.SimpleQueue()
-        self._looks: deque[tuple[wire.Look, bytes]] = deque()
+        self._looks: deque[tuple[wire.Look, bytes | Frame]] = deque()
         self._next: Taken | None = None  # taken from the inbox ahead of its turn
         self._begun = 0  # the lease whose Begin has been sent already
         self._stream: Stream | None = None
@@ -141,13 +143,19 @@ class Worker:
 
     def _read(self, stream: Stream) -> None:
         """The reading thread: keeps the link's buffers empty, so that the next batch is here when this one is done."""
-        inbox, looks = self._inbox, self._looks
+        inbox, looks, received = self._inbox, self._looks, Received(self._limits.max_bytes)
         try:
             while (frame := stream.receive()) is not None:
                 message = wire.decode_from_server(frame.header)
-                if isinstance(message, wire.Look):
-                    looks.append((message, frame.payload))
-                inbox.put((message, frame.payload))
+                images: list[Image] = []
+                match message:
+                    case wire.Look():
+                        looks.append((message, received.looked_at(message, frame.payload)))
+                    case wire.Batch():
+                        images = received.batch(message, frame.payload)
+                    case wire.Forget():
+                        received.forget()
+                inbox.put((message, images))
         finally:  # also where there is no memory for a frame: a link that nobody reads is no link
             inbox.put(END)
 
@@ -157,21 +165,22 @@ class Worker:
             taken, self._next = self._next or self._inbox.get(), None
             if taken is END:
                 return
-            message, payload = taken
+            message, images = taken
             while self._looks:  # somebody waits for a picture: before the batches
                 self._look(stream, *self._looks.popleft())
             match message:
                 case wire.Batch():
-                    self._batch(stream, message, payload)
+                    self._batch(stream, message, images)
                 case wire.Load(lane, directory, manifest):
                     self._load(stream, lane, Path(directory), from_json(manifest))
                 case wire.Unload(lane):
                     if engine := self._engines.pop(lane, None):
                         engine.close()
-                case wire.Welcome() | wire.Look() | wire.Kill() | None:
+                case wire.Welcome() | wire.Look() | wire.Forget() | wire.Kill() | None:
                     pass
+            taken, images = END, []  # what was in hand is not kept while nothing comes
 
-    def _batch(self, stream: Stream, batch: wire.Batch, payload: bytes) -> None:
+    def _batch(self, stream: Stream, batch: wire.Batch, images: list[Image]) -> None:
         if batch.lease != self._begun:
             stream.send(wire.encode(wire.Begin(batch.lease)))
         engine = self._engines.get(batch.lane)
@@ -180,14 +189,6 @@ class Worker:
             error = wire.Answer(error_kind="model-failed", error=reason)
             answers = [error] * len(batch.images)
         else:
-            images: list[bytes | memoryview | Path] = []
-            view, place = memoryview(payload), 0
-            for image in batch.images:
-                if image.path:
-                    images.append(Path(image.path))
-                else:
-                    images.append(view[place : place + image.size])
-                    place += image.size
             answers = engine.answer(images, self._limits.max_pixels, self._limits.max_bytes)
         stream.send(wire.encode(wire.Done(batch.lease, answers, self._begin_next())))
 
@@ -217,7 +218,7 @@ class Worker:
         finally:
             self._memory.bound()
 
-    def _look(self, stream: Stream, wanted: wire.Look, image: bytes) -> None:
+    def _look(self, stream: Stream, wanted: wire.Look, image: bytes | Frame) -> None:
         try:
             looked, thumbnail = look(image, wanted)
         except OnceseenError as error:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -24,8 +25,9 @@ from onceseen.wire import link as wire
 log = structlog.get_logger()
 
 TICK_SECONDS = 0.05
-SERVER_GRACE = 8.0
+SERVER_GRACE = 7.5
 WORKER_GRACE = 1.5
+"""Together with what it takes to kill who does not hear: all is over within ten seconds."""
 SLOWEST_RESTART = 5.0
 NO_SERVER = 1
 """Exit code of a worker that lost its patience; where the supervisor has no link either, there is no server."""
@@ -86,21 +88,21 @@ class Supervisor:
         self._workers = [Child("worker", [*command, *alive, *worker_options]) for _ in range(workers)]
         self._server = Child("server", [*server[0], *alive], server[1]) if server else None
         self._stream: Stream | None = None
-        self._ending = threading.Event()
+        self._ending = False  # no Event: a signal's handler that took its lock inside `wait` would wait for ever
         self._code = 0
 
     def end(self) -> None:
         """Begin to end; safe in a signal handler."""
-        self._ending.set()
+        self._ending = True
 
     def run(self) -> int:
         """The exit code: 0, or the server's own when it gave up."""
         threading.Thread(target=self._talk, daemon=True).start()
         children = [*([self._server] if self._server else []), *self._workers]
-        while not self._ending.is_set():
+        while not self._ending:
             for child in children:
                 self._look_after(child)
-            self._ending.wait(TICK_SECONDS)
+            time.sleep(TICK_SECONDS)
         self._end_children()
         os.close(self._alive)
         os.close(self._pipe)
@@ -120,13 +122,13 @@ class Supervisor:
             child.not_before = now + min(SLOWEST_RESTART, 0.1 * 2**child.failures - 0.1) if child.failures else now
             if child is self._server and code == GAVE_UP:
                 self._code = code
-                self._ending.set()
+                self._ending = True
                 return
             if self._server is None and code == NO_SERVER and self._stream is None:
                 self._code = code
-                self._ending.set()
+                self._ending = True
                 return
-        if now >= child.not_before and not self._ending.is_set():
+        if now >= child.not_before and not self._ending:
             self._start(child)
 
     def _start(self, child: Child) -> None:
@@ -139,8 +141,9 @@ class Supervisor:
         )
         child.started = time.monotonic()
         if child.stdin is not None and child.process.stdin is not None:
-            child.process.stdin.write(child.stdin)
-            child.process.stdin.close()
+            with suppress(BrokenPipeError):  # it was killed already: the next look notices
+                child.process.stdin.write(child.stdin)
+                child.process.stdin.close()
         if child.name == "worker":
             self._tell(wire.Started(child.process.pid))
 
@@ -161,11 +164,11 @@ class Supervisor:
 
     def _talk(self) -> None:
         """The link's thread: says who we are, kills our own workers when the hub says they are frozen."""
-        while not self._ending.is_set():
+        while not self._ending:
             try:
                 stream = self._connect()
             except OSError:
-                self._ending.wait(0.2)
+                time.sleep(0.2)
                 continue
             hello = wire.Hello(
                 wire.LINK_VERSION, version("onceseen"), self._id, socket.gethostname(), os.getpid(), "supervisor"

@@ -20,10 +20,13 @@ def dead_letters(record):
 
 
 def retry_dead_letters(record):
-    tasks = dead_letters(record)
-    record.time += 1000
-    with record.database.begin() as tx:
-        return control.retry_dead_letters(tx, tasks, record.time)
+    left, first, items = dead_letters(record), True, 0
+    while left:
+        record.time += 1000
+        with record.database.begin() as tx:
+            step = control.retry_dead_letters(tx, left, record.time, first=first)
+        left, first, items = step.left, False, items + step.items
+    return items
 
 
 def states(record, job):
@@ -258,7 +261,7 @@ def test_a_purged_dead_letter_leaves_the_list_and_its_item_keeps_its_failure(rec
     record.settle(two, three, error="model-failed")
     with record.database.begin() as tx:
         row, items = tx.jobs.get(job), tx.views.items(ItemFilter(1, job), 9)
-        assert control.purge_dead_letters(tx, [one.id, two.id, ident(99)]) == 1
+        assert control.purge_dead_letters(tx, [one.id, two.id, ident(99)]).items == 1
         kept = tx.views.items(ItemFilter(1, job), 9)
         assert [item._replace(task_state=None) for item in kept] == [item._replace(task_state=None) for item in items]
         assert kept[1].attempt == 1
@@ -276,8 +279,22 @@ def test_a_dead_letter_is_not_purged_before_all_its_items_know(record):
     (task,) = record.claim()
     outcome = record.commit(Group(settled=[record.answer(task, error="model-failed")]))
     with record.database.begin() as tx:
-        assert control.purge_dead_letters(tx, [task.id]) == 0
+        assert control.purge_dead_letters(tx, [task.id]).items == 0
     record.follow(outcome)
     assert set(states(record, job)) == {3}
     with record.database.begin() as tx:
-        assert control.purge_dead_letters(tx, [task.id]) == 600
+        assert control.purge_dead_letters(tx, [task.id]).items == 600
+
+
+def test_dead_letters_whose_other_items_are_deleted_between_two_steps_are_queued_all_the_same(record):
+    first, second = record.submit([1] * 500), record.submit([1] * 100)
+    record.settle(*record.claim(), error="model-failed")
+    (task,) = dead_letters(record)
+    with record.database.begin() as tx:
+        left = control.retry_dead_letters(tx, [task], record.time).left
+    assert left == [task]
+    (gone,) = [job for job in (first, second) if 3 in states(record, job)]
+    record.carry_out(gone, Control.DELETE)
+    with record.database.begin() as tx:
+        assert control.retry_dead_letters(tx, left, record.time, first=False) == (0, [])
+    assert record.task(1).state == TaskState.QUEUED

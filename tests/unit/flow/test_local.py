@@ -2,12 +2,10 @@
 
 import pytest
 
-from onceseen.domain.job import Control, ItemState, JobState, NewImage
-from onceseen.domain.task import AnsweredTask, TaskState
-from onceseen.domain.views import FileRow
-from onceseen.flow.work import Chunk, ClaimWish, Entry, Failure, Group, LocalAnswer, LocalFile
-from onceseen.testing.database_rows import LANE, digest, ident
-from onceseen.testing.record import SCORES
+from onceseen.domain.job import Control, ItemState, JobState
+from onceseen.domain.task import TaskState
+from onceseen.flow.work import Chunk, ClaimWish, Group
+from onceseen.testing.database_rows import LANE, digest
 
 
 class Folder:
@@ -20,34 +18,11 @@ class Folder:
 
     def answer(self, n, image, error=None):
         """A worker has read file n, which is this image."""
-        record = self.record
-        good = error is None
-        entry = record.entry(self.head, n, image)
-        assert entry.task is not None
-        task = AnsweredTask(
-            **{**entry.task._asdict(), "state": TaskState.SUCCEEDED if good else TaskState.FAILED},
-            worker=ident(88),
-            error_kind=error,
-            error=None if good else f"it is {error}",
-            label="dog" if good else None,
-            score=0.75 if good else None,
-            finished_at=record.time + 5,
-            run_ms=1.5 if good else None,
-            result=SCORES if good else None,
-        )
-        path = f"/folder/{n}"
-        image_row = NewImage(1, digest(image), "image/png", 3, 4, 10, f"path:{path}", record.time)
-        local = Entry(n, f"{n}.png", key=entry.key, image=image_row, digest=digest(image))
-        row = FileRow(1, path, 10, 20, digest(image))
-        return LocalAnswer(self.head, local, task._replace(attempt=1, server=record.me), row, self.file(n))
+        return self.record.local_answer(self.head, n, image, error)
 
     def unread(self, n):
         """File n could not even be read."""
-        entry = Entry(n, f"{n}.png", failure=Failure("blob-missing", "It is gone."))
-        return LocalAnswer(self.head, entry, None, None, self.file(n))
-
-    def file(self, n):
-        return LocalFile(self.head, n, f"{n}.png", f"/folder/{n}", 10, 20, "{}", lambda _done, _scores: None)
+        return self.answer(n, 0, "unread")
 
     @property
     def job(self):

@@ -30,8 +30,9 @@ def test_tasks_of_dead_servers_go_back_without_a_death(record):
         record.me = tx.servers.begin("host", 2, record.time)
     (mine,) = record.claim()
     with record.database.begin() as tx:
-        found = sweep.of_dead_servers(tx, record.me)
-        assert tx.servers.bury(record.me) == []
+        assert sweep.of_dead_servers(tx) == []
+        assert tx.servers.bury(record.me) == [dead]
+        found = sweep.of_dead_servers(tx)
     assert [given.fence for given in found] == [(theirs.id, 1, dead)]
     record.commit(Group(given_back=found))
     row = record.task(1)
@@ -53,7 +54,11 @@ def test_submissions_that_broke_off_are_deleted(record):
     assert record.step(heads[1].id)
     with record.database.begin() as tx:
         assert tx.jobs.get(heads[1].id) is None
-        assert sweep.broken_off(tx, record.me + 1, {heads[0].id}) == 1
+        other = tx.servers.begin("host", 2, record.time)
+        assert sweep.broken_off(tx, other, ()) == 0, "its server lives"
+        tx.servers.bury(other)
+        assert sweep.broken_off(tx, other, ()) == 1
+        assert sweep.broken_off(tx, other, ()) == 0, "a delete that is under way would begin anew"
     assert record.task(heads[1].id[-1]).state == TaskState.CANCELLED
     assert record.job(heads[2].id).control == 0
 
@@ -65,10 +70,11 @@ def test_local_jobs_of_a_dead_server_end_with_what_is_there(record):
     record.settle(*record.claim(2))
     ordinary = record.submit([3])
     with record.database.begin() as tx:
-        sweep.unfinished_local(tx, record.me)
+        sweep.unfinished_local(tx)
     assert record.job(folder.id).pending == 7
     with record.database.begin() as tx:
-        sweep.unfinished_local(tx, record.me + 1)
+        tx.servers.bury(0)
+        sweep.unfinished_local(tx)
     row = record.job(folder.id)
     assert (row.state, row.total, row.pending) == (JobState.SUCCEEDED, 1, 0)
     assert record.job(ordinary).state == JobState.PENDING
@@ -82,7 +88,8 @@ def test_a_retry_that_a_death_interrupted_goes_on_in_a_local_job_too(record):
     record.ask(folder.id, Control.RETRY)
     record.step(folder.id)
     with record.database.begin() as tx:
-        sweep.unfinished_local(tx, record.me + 1)
+        tx.servers.bury(0)
+        sweep.unfinished_local(tx)
     while not record.step(folder.id):
         pass
     assert (record.job(folder.id).pending, record.job(folder.id).failed) == (600, 0)
@@ -93,9 +100,9 @@ def test_bytes_are_forgotten_an_hour_after_their_image(record):
     kept = record.submit([2])
     record.carry_out(job, Control.DELETE)
     with record.database.begin() as tx:
-        assert sweep.forgotten_images(tx, record.time + sweep.HOUR - 1) == []
+        assert sweep.forgotten_images(tx, record.time + sweep.HOUR - 1) == {}
         assert tx.views.image(1, digest(1)) is not None
-        assert sweep.forgotten_images(tx, record.time + sweep.HOUR) == ["pack:1"]
+        assert sweep.forgotten_images(tx, record.time + sweep.HOUR) == {digest(1): "pack:1"}
         assert tx.views.image(1, digest(1)) is None
         assert tx.views.image(1, digest(2)) is not None
     assert record.job(kept).pending == 1
@@ -106,5 +113,5 @@ def test_a_users_own_file_is_forgotten_and_left_alone(record):
     record.commit(Group(chunks=[Chunk(head, [record.entry(head, 0, 1, location="path:/a")])]))
     record.carry_out(head.id, Control.DELETE)
     with record.database.begin() as tx:
-        assert sweep.forgotten_images(tx, record.time + sweep.HOUR) == []
+        assert sweep.forgotten_images(tx, record.time + sweep.HOUR) == {digest(1): None}
         assert tx.views.image(1, digest(1)) is None

@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import time
 from pathlib import Path
 from uuid import uuid4
 
@@ -9,12 +10,16 @@ import pytest
 
 from onceseen import wiring
 from onceseen.domain.ids import now
-from onceseen.domain.job import KeyRow, NewImage
+from onceseen.domain.job import Control, JobRow, KeyRow, NewImage
+from onceseen.drivers.blobs_pack import BlobsPack
 from onceseen.errors import BlobMissing
+from onceseen.flow import control
 from onceseen.flow.idempotency import KEPT
 from onceseen.hub import chores
 from onceseen.hub.hub import Hub
 from onceseen.hub.settings import HubSettings
+from onceseen.testing.inside import hub_inside, submit
+from onceseen.testing.pictures import colour_model, picture
 
 
 def _stored(hub: Hub, data: bytes) -> str:
@@ -60,4 +65,43 @@ def test_idempotency_keys_are_forgotten_after_a_day(tmp_path: Path):
         hub.blobs.close()
         directory.release()
 
+    asyncio.run(run())
+
+
+def test_an_image_that_comes_again_after_it_was_forgotten_is_stored_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    data = picture(1)
+    digest = hashlib.sha256(data).digest()
+    hours = [0.0]
+    monotonic = time.monotonic
+
+    async def run() -> None:
+        directory = wiring.open_directory(tmp_path / "data")
+        database, blobs = directory.open_database(), BlobsPack.open(directory.path)
+        async with hub_inside(database, blobs, colour_model(tmp_path / "m" / "colours"), working=False) as hub:
+
+            def place() -> str:
+                with database.read() as reader:
+                    return reader.images.locate(1, [digest], paths=True)[digest]
+
+            jobs: list[JobRow] = []
+            await submit(hub, "colours", [data], jobs.append)
+            first = place()
+            await hub.writer.call(lambda tx: control.ask(tx, jobs[0].id, Control.DELETE, now()))
+            hub.controlled.set()
+            while await hub.writer.call(lambda tx: tx.jobs.get(jobs[0].id)):
+                await asyncio.sleep(0.01)
+            hours[0] = 1.5
+            await chores.forget(hub)
+            with pytest.raises(BlobMissing):
+                hub.blobs.get(first)
+            await submit(hub, "colours", [data], jobs.append)
+            assert hub.blobs.get(place()) == data
+        database.close()
+        blobs.close()
+        directory.release()
+
+    monkeypatch.setattr(chores, "now", lambda: now() + int(hours[0] * 3.6e9))
+    monkeypatch.setattr(time, "monotonic", lambda: monotonic() + hours[0] * 3600)
     asyncio.run(run())

@@ -9,8 +9,9 @@ from onceseen.flow import control
 from onceseen.hub import local
 from onceseen.hub.hub import Hub
 from onceseen.hub.models import add_bundled
+from onceseen.hub.paths import submit_paths
 from onceseen.hub.settings import HubSettings
-from onceseen.hub.submission import Request, submit_paths
+from onceseen.hub.submission import Request
 from onceseen.testing.referee import judge
 
 FILES = 700

@@ -43,9 +43,11 @@ def test_more_than_one_transaction_holds_are_all_taken(record, purge):
         record.settle(*tasks, error="model-failed")
     hub: Any = Hub(record)
 
-    def work(tx, tasks):
+    def work(tx, tasks, first):
         assert len(tasks) <= TASKS_AT_ONCE
-        return control.purge_dead_letters(tx, tasks) if purge else control.retry_dead_letters(tx, tasks, record.time)
+        if purge:
+            return control.purge_dead_letters(tx, tasks)
+        return control.retry_dead_letters(tx, tasks, record.time, first=first)
 
     assert asyncio.run(_each_step(hub, Chosen(q="state:failed"), work)) == MANY
     assert hub.transactions == 3

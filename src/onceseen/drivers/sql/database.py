@@ -1,4 +1,3 @@
-import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,6 +29,9 @@ PRAGMA foreign_keys = ON;
 PRAGMA cache_size = -65536;
 PRAGMA temp_store = MEMORY;
 """
+
+NO_ROOM = ("SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_SHMOPEN", "SQLITE_IOERR_SHMMAP")
+"""What SQLite calls an I/O error where the index of its log finds no room."""
 
 
 class SqlTransaction:
@@ -97,7 +99,7 @@ class SqliteDatabase:
 
     def version(self) -> str | None:
         """The revision of the schema in the file; None for an empty database."""
-        with self._engine.connect() as connection:
+        with _translated(), self._engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision()
 
     @staticmethod
@@ -113,14 +115,14 @@ class SqliteDatabase:
         engine = create_engine(f"sqlite:///{self._path}", connect_args={"isolation_level": None})
         event.listen(engine, "connect", _prepare)
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-        with engine.begin() as connection:
+        with _translated(), engine.begin() as connection:
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
         engine.dispose()
 
     def backup(self, target: Path) -> None:
         """Copy the whole database into a file, also while it is written."""
-        with self._engine.connect() as connection, sqlite3.connect(target) as copy:
+        with _translated(), self._engine.connect() as connection, sqlite3.connect(target) as copy:
             raw = connection.connection.driver_connection
             assert raw is not None
             raw.backup(copy)
@@ -146,6 +148,7 @@ def _translated() -> Iterator[None]:
         raise
     except (sqlite3.OperationalError, DBAPIError) as error:
         text = str(error)
-        if "full" in text or getattr(error, "errno", None) == errno.ENOSPC:
+        name = getattr(error.orig if isinstance(error, DBAPIError) else error, "sqlite_errorname", "")
+        if "full" in text or name in NO_ROOM:
             raise StorageFull from error
         raise DatabaseAway(f"The database refused: {text}") from error

@@ -20,7 +20,7 @@ ALIKE = (
 )
 UNNAMED = "NOT EXISTS (SELECT 1 FROM item WHERE item.digest = image.digest AND item.project = image.project)"
 DELETED = f"SELECT project, digest, location FROM image WHERE deleted_at <= ? AND {UNNAMED} LIMIT ?"
-STORED = "location IS NOT NULL AND location NOT LIKE 'path:%'"
+STORED = "location IS NOT NULL AND location NOT LIKE 'path:%' AND deleted_at IS NULL"
 
 
 class SqlImages(Statements):

@@ -1,6 +1,6 @@
 from collections.abc import Sequence
 
-from onceseen.domain.job import AssignedItem, Counts, FinishedItem, ItemRow, JobRow, PendingItem
+from onceseen.domain.job import AssignedItem, Counts, FinishedItem, ItemRow, ItemState, JobRow, PendingItem
 from onceseen.drivers.sql.cursor import Statements
 
 JOB = ", ".join(JobRow._fields)
@@ -25,7 +25,7 @@ UPDATE job SET total = job.total + q.total, pending = job.pending + q.pending, s
   failed = job.failed + q.failed, cancelled = job.cancelled + q.cancelled,
   state = CASE WHEN job.state = 0 AND NOT q.complete THEN 0 ELSE {ADDED} END,
   finished_at = CASE WHEN (job.state = 0 AND NOT q.complete) OR job.pending + q.pending > 0 OR job.control <> 0 THEN NULL
-                     ELSE coalesce(job.finished_at, q.at) END
+                     ELSE coalesce(job.finished_at, max(q.at, job.created_at)) END
 FROM (SELECT column1 AS id, column2 AS total, column3 AS pending, column4 AS succeeded, column5 AS failed, column6 AS cancelled,
   column7 AS complete, column8 AS at FROM (VALUES :values)) AS q
 WHERE job.id = q.id
@@ -34,7 +34,7 @@ RETURNING {", ".join("job." + field for field in JobRow._fields)}
 RECOUNT = f"""
 UPDATE job SET control = 0, control_n = 0, total = q.total, pending = q.pending, succeeded = q.succeeded, failed = q.failed,
   cancelled = q.cancelled, state = {STATE.format(control="0", pending="q.pending", failed="q.failed", cancelled="q.cancelled")},
-  finished_at = CASE WHEN q.pending > 0 THEN NULL ELSE coalesce(job.finished_at, ?) END
+  finished_at = CASE WHEN q.pending > 0 THEN NULL ELSE coalesce(job.finished_at, max(?, job.created_at)) END
 FROM (SELECT count(*) AS total, coalesce(sum(state = 0), 0) AS pending, coalesce(sum(state = 2), 0) AS succeeded,
   coalesce(sum(state = 3), 0) AS failed, coalesce(sum(state = 4), 0) AS cancelled FROM item WHERE job = ?) AS q
 WHERE job.id = ?
@@ -86,6 +86,10 @@ class SqlJobs(Statements):
     def receiving(self) -> list[JobRow]:
         return [JobRow._make(row) for row in self._all(f"SELECT {JOB} FROM job WHERE state = 0")]
 
+    def waiting(self, source: str) -> list[JobRow]:
+        rows = self._all(f"SELECT {JOB} FROM job WHERE state = 1 AND source = ?", (source,))
+        return [JobRow._make(row) for row in rows]
+
 
 class SqlItems(Statements):
     """ports.database.Items."""
@@ -104,10 +108,11 @@ class SqlItems(Statements):
     def finish(self, items: Sequence[FinishedItem]) -> None:
         self._cursor.executemany(FINISH, items)
 
-    def wanted(self, tasks: Sequence[bytes]) -> set[bytes]:
-        return {
-            row[0] for row in self._among("SELECT DISTINCT task FROM item WHERE state = 0 AND task IN (:list)", tasks)
-        }
+    def wanted(self, tasks: Sequence[bytes], state: int = ItemState.PENDING) -> set[bytes]:
+        # One look for each task: DISTINCT would step over each of a million items that wait for one.
+        found = f"EXISTS (SELECT 1 FROM item WHERE item.task = q.column1 AND item.state = {int(state)})"
+        sql = f"SELECT column1 FROM (VALUES :values) AS q WHERE {found}"
+        return {row[0] for row in self._values(sql, [(task,) for task in tasks], returns=True)}
 
     def stranded(self, limit: int) -> list[bytes]:
         sql = "SELECT DISTINCT item.task FROM item JOIN task ON task.id = item.task WHERE item.state = 0 AND task.state IN (2, 3)"
@@ -126,3 +131,7 @@ class SqlItems(Statements):
     def of_tasks(self, tasks: Sequence[bytes], state: int, limit: int) -> list[ItemRow]:
         sql = f"SELECT {ITEM} FROM item WHERE task IN (:list) AND state = {int(state)} LIMIT ?"
         return [ItemRow._make(row) for row in self._among(sql, tasks, after=(limit,))[:limit]]
+
+    def count(self, tasks: Sequence[bytes], state: int) -> int:
+        sql = f"SELECT count(*) FROM item WHERE task IN (:list) AND state = {int(state)} GROUP BY task"
+        return sum(row[0] for row in self._among(sql, tasks))

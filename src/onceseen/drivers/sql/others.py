@@ -68,6 +68,16 @@ class SqlServers(Statements):
             row[0] for row in self._all("UPDATE server SET dead = 1 WHERE id <> ? AND dead = 0 RETURNING id", (me,))
         ]
 
+    def living(self) -> set[int]:
+        return {row[0] for row in self._all("SELECT id FROM server WHERE dead = 0")}
+
+    def mark(self, me: int, seen_at: int) -> None:
+        self._cursor.execute("UPDATE server SET seen_at = ? WHERE id = ?", (seen_at, me))
+
+    def marked(self, me: int) -> int:
+        row = self._one("SELECT seen_at FROM server WHERE id = ?", (me,))
+        return row[0] if row else 0
+
     def joined(self, worker: WorkerRow) -> None:
         sql = "INSERT INTO worker (id, server, host, pid, started_at, seen_at, state) VALUES :values "
         self._values(

@@ -132,6 +132,10 @@ class SqlTasks(Statements):
         row = self._one(f"SELECT {ROW} FROM task WHERE key = ?", (key,))
         return TaskRow._make(row) if row else None
 
+    def newest(self) -> bytes | None:
+        row = self._one("SELECT max(id) FROM task")
+        return row[0] if row else None
+
     def heads(self, lanes: Sequence[bytes] | None = None) -> dict[bytes, Head]:
         if lanes is None:
             lanes = [row[0] for row in self._all("SELECT DISTINCT lane FROM task WHERE state = 0")]
