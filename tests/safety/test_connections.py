@@ -138,9 +138,10 @@ def test_a_server_that_was_frozen_blames_no_client(server):
         os.kill(server.server_pid, signal.SIGSTOP)
         try:
             time.sleep(READ_TIMEOUT + 1.5)
-            connection.sendall(bytes(4998))  # nobody looked
         finally:
             os.kill(server.server_pid, signal.SIGCONT)
+        time.sleep(0.7)  # it has looked at its connections since
+        connection.sendall(bytes(4998))
         assert status_of(connection) == 201
 
 
