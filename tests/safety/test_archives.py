@@ -209,3 +209,17 @@ def test_a_form_whose_part_never_ends_is_refused_item_by_item(server):
 def test_a_name_is_cleaned_the_same_twice():
     for name in NAMES:
         assert clean_name(clean_name(name)) == clean_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "link"), [("w.onnx", True), ("../w.onnx", False), ("/w.onnx", False), ("a\\..\\w.onnx", False)]
+)
+def test_an_uploaded_model_leads_nowhere_else(server, name, link):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr("model.toml", f'name = "elsewhere"\nfile = {name!r}\nlabels = ["a"]\n')
+        info = zipfile.ZipInfo(name)
+        info.external_attr = (0o120777 if link else 0o100644) << 16
+        archive.writestr(info, "/etc/passwd")
+    detail = problem(post(server, out.getvalue(), "application/zip", "/v1/models"), 422, "invalid-manifest")
+    assert "leads out of its directory" in detail

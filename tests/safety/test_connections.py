@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import signal
 import socket
 import time
 from contextlib import ExitStack
@@ -127,6 +129,20 @@ def test_a_blank_line_between_two_requests_is_no_way_to_stay_for_ever(server):
         assert status_of(connection) == 200
         connection.sendall(b"\r\n")
         assert answer_of(connection)[0] == 408
+
+
+def test_a_server_that_was_frozen_blames_no_client(server):
+    with connected(server) as connection:
+        connection.sendall(HEAD + b"Content-Length: 5000\r\n\r\nxx")
+        time.sleep(0.3)
+        os.kill(server.server_pid, signal.SIGSTOP)
+        try:
+            time.sleep(READ_TIMEOUT + 1.5)
+        finally:
+            os.kill(server.server_pid, signal.SIGCONT)
+        time.sleep(0.7)  # it has looked at its connections since
+        connection.sendall(bytes(4998))
+        assert status_of(connection) == 201
 
 
 # -- much --------------------------------------------------------------------------------------------------------------

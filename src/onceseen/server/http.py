@@ -28,6 +28,8 @@ MIN_BYTES = 1000
 READER_SECONDS = 30.0
 SWEEP_TICKS = 5
 """uvicorn ticks ten times a second."""
+FROZEN_SECONDS = 2.0
+"""Without a sweep for so long it was we who were slow: nobody is judged by that time."""
 LINGER_SECONDS, LINGER_BYTES = 2.0, 64 << 20
 """What a refused client may still send. Closed at once, the connection would be reset and the refusal lost on its way."""
 KEPT_BODY = 1 << 20
@@ -173,6 +175,11 @@ class Protocol(httptools_impl.HttpToolsProtocol):
         elif now - self._mark_at > self.read_timeout:
             self._refuse(TooSlow(f"Less than {MIN_BYTES:,} bytes of the body came in {self.read_timeout:g} s."))
 
+    def forgive(self, now: float) -> None:
+        """The time until now does not count."""
+        self._head_since = None if self._head_since is None else now
+        self._mark, self._mark_at, self._unsent_at = self._received, now, now
+
     def _awaits_body(self) -> bool:
         """Whether it is the client's turn; not while we are too busy to read, nor while it waits for our "100 Continue"."""
         return self.cycle.more_body and not self.flow.read_paused and not self.cycle.waiting_for_100_continue
@@ -242,6 +249,7 @@ class Server(uvicorn.Server):
             timeout_keep_alive=75,
         )
         super().__init__(config)
+        self._swept = 0.0
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -252,7 +260,8 @@ class Server(uvicorn.Server):
         """Ten times a second."""
         if counter % SWEEP_TICKS == 0:
             now = asyncio.get_running_loop().time()
+            was_frozen, self._swept = now - self._swept > FROZEN_SECONDS, now
             for connection in list(self.server_state.connections):
                 assert isinstance(connection, Protocol)
-                connection.check(now)
+                (connection.forgive if was_frozen else connection.check)(now)
         return await super().on_tick(counter)
